@@ -1,0 +1,40 @@
+//! Chores of this workspace, one file for each: `cargo xtask <chore>`.
+//!
+//! Owns only the dispatch; what a chore does and which arguments it takes is in its own file.
+
+mod bench;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Chores of this workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Measures our registry against Docker Registry 2.8 and nginx, side by side on this machine.
+    Bench(bench::Options),
+    /// Checks the rules of the house: allowed arrows, module docs, links between documents.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().chore {
+        Chore::Bench(options) => bench::run(&options),
+        Chore::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
