@@ -1,0 +1,147 @@
+//! Owns the layout of the data directory, and the lock that keeps a second server out of it.
+//!
+//! ```text
+//! <root>/docker/registry/v2/blobs/<alg>/<first 2 hex>/<hex>/data    bytes, as distribution has them
+//! <root>/roadstead/lock                                             held while a server runs
+//! <root>/roadstead/meta.sqlite3                                     rows
+//! <root>/roadstead/uploads/<id>.<owner>                             uploads in progress
+//! ```
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use registry_core::digest::Digest;
+
+/// An open data directory. The lock is held until it is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    root: PathBuf,
+    is_new: bool,
+    _lock: Option<File>,
+}
+
+/// Why a data directory cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// A directory or file of it cannot be made or opened.
+    #[error("open data directory {}", .path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Another server has it.
+    #[error("data directory {} is in use by another registry process", .0.display())]
+    Locked(PathBuf),
+}
+
+impl DataDir {
+    /// Opens a data directory for the one process that writes to it, making what is missing.
+    pub fn open(root: &Path) -> Result<Self, DataDirError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| DataDirError::Open { path, source }
+        };
+        let mut dir = Self { root: root.to_owned(), is_new: false, _lock: None };
+        for path in [dir.blobs(), dir.uploads()] {
+            dir.is_new |= !path.exists();
+            fs::create_dir_all(&path).map_err(failed(&path))?;
+        }
+        let path = dir.own().join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed(&path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(root.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(&path)(error)),
+        }
+        Ok(Self { _lock: Some(lock), ..dir })
+    }
+
+    /// Whether some of the directories were made just now.
+    pub(crate) fn is_new(&self) -> bool {
+        self.is_new
+    }
+
+    /// Whether there are blobs here that are ours by all appearances: no other server's links.
+    pub(crate) fn holds_orphaned_blobs(&self) -> io::Result<bool> {
+        if self.root.join("docker/registry/v2/repositories").exists() {
+            return Ok(false);
+        }
+        for algorithm in fs::read_dir(self.blobs())? {
+            if fs::read_dir(algorithm?.path())?.next().is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Makes the names of the directories durable, before anything below them is promised to be.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let root = &self.root;
+        let above = [root.join("docker/registry/v2"), root.join("docker/registry"), root.join("docker")];
+        let all = [self.own(), self.blobs(), self.uploads()].into_iter().chain(above).chain([root.clone()]);
+        for path in all {
+            File::open(&path)?.sync_all()?;
+        }
+        match root.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+            _ => Ok(()),
+        }
+    }
+
+    /// A look at a data directory that another process may be serving, without the lock.
+    pub fn peek(root: &Path) -> Self {
+        Self { root: root.to_owned(), is_new: false, _lock: None }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn own(&self) -> PathBuf {
+        self.root.join("roadstead")
+    }
+
+    /// The metadata database.
+    pub fn metadata(&self) -> PathBuf {
+        self.own().join("meta.sqlite3")
+    }
+
+    /// Where uploads in progress are.
+    pub fn uploads(&self) -> PathBuf {
+        self.own().join("uploads")
+    }
+
+    /// Whether another registry server has left images here that no row of ours knows: a
+    /// repository with manifests, and no metadata yet.
+    pub fn looks_foreign(&self) -> bool {
+        let repositories = self.root.join("docker/registry/v2/repositories");
+        !self.metadata().exists() && repositories.read_dir().is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// Where blobs are.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("docker/registry/v2/blobs")
+    }
+
+    /// The directories of a blob from the outermost: algorithm, fan-out, its own.
+    pub(crate) fn blob_dirs(&self, digest: &Digest) -> [PathBuf; 3] {
+        let hex = digest.hex();
+        let algorithm = self.blobs().join(digest.algorithm().as_str());
+        let fan_out = algorithm.join(&hex[..2]);
+        let own = fan_out.join(&hex);
+        [algorithm, fan_out, own]
+    }
+
+    /// The file of a blob.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        let [_, _, own] = self.blob_dirs(digest);
+        own.join("data")
+    }
+}

@@ -1,0 +1,10 @@
+//! Where the bytes and rows of the registry live: files and SQLite, or memory.
+//!
+//! Owns every SQL statement and every path below the data directory. Knows neither HTTP nor users.
+
+pub mod blob;
+pub mod data_dir;
+pub mod disk;
+pub mod hash;
+pub mod maintenance;
+pub mod meta;

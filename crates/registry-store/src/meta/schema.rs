@@ -1,0 +1,118 @@
+//! Owns the versions of the metadata schema. Each migration is kept as it was released; a new
+//! version is a new entry at the end.
+
+use rusqlite::Connection;
+
+use super::sqlite::OpenError;
+
+/// Names in `sort` have the slash replaced by U+0001, which orders the catalog component by
+/// component. Digests are keys of one algorithm byte and the raw hash. Times are seconds since
+/// 1970. `blob.place`: 0 the bytes are in `content`, 1 they are in the digest's file.
+const MIGRATIONS: &[&str] = &["
+CREATE TABLE repository (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    sort TEXT NOT NULL,
+    manifests INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX repository_listed ON repository (sort) WHERE manifests > 0;
+CREATE TABLE blob (
+    id INTEGER PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    created_at INTEGER NOT NULL
+);
+CREATE TABLE content (
+    blob INTEGER PRIMARY KEY,
+    created_at INTEGER NOT NULL,
+    bytes BLOB NOT NULL
+);
+CREATE TABLE link (
+    blob INTEGER NOT NULL,
+    repository INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (blob, repository)
+) WITHOUT ROWID;
+CREATE TABLE manifest (
+    id INTEGER PRIMARY KEY,
+    repository INTEGER NOT NULL,
+    blob INTEGER NOT NULL,
+    media_type TEXT NOT NULL,
+    subject BLOB,
+    created_at INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX manifest_blob ON manifest (blob, repository);
+CREATE TABLE edge (
+    manifest INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (manifest, digest)
+) WITHOUT ROWID;
+CREATE INDEX edge_digest ON edge (digest);
+CREATE TABLE tag (
+    repository INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    manifest INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
+    PRIMARY KEY (repository, name)
+) WITHOUT ROWID;
+CREATE INDEX tag_manifest ON tag (manifest);
+CREATE TABLE referrer (
+    repository INTEGER NOT NULL,
+    subject BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    artifact_type TEXT,
+    descriptor TEXT NOT NULL,
+    PRIMARY KEY (repository, subject, digest)
+) WITHOUT ROWID;
+CREATE TABLE event (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    endpoint TEXT NOT NULL,
+    body TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    dead TEXT
+);
+CREATE INDEX event_queue ON event (endpoint, id) WHERE dead IS NULL;
+CREATE INDEX event_dead ON event (id) WHERE dead IS NOT NULL;
+"];
+
+/// Fails unless a database has exactly this program's version.
+pub(super) fn check(connection: &Connection) -> Result<(), OpenError> {
+    let have: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match have.cmp(&MIGRATIONS.len()) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(OpenError::Newer { have, known: MIGRATIONS.len() }),
+        std::cmp::Ordering::Less => Err(OpenError::Older { have, known: MIGRATIONS.len() }),
+    }
+}
+
+/// Brings a database to the newest version, one transaction for each step.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+    let have: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    if have > MIGRATIONS.len() {
+        return Err(OpenError::Newer { have, known: MIGRATIONS.len() });
+    }
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(have) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(migration)?;
+        transaction.pragma_update(None, "user_version", index + 1)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MIGRATIONS, migrate};
+    use crate::meta::sqlite::OpenError;
+
+    #[test]
+    fn a_newer_schema_is_refused() {
+        let mut connection = rusqlite::Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        migrate(&mut connection).unwrap();
+        connection.pragma_update(None, "user_version", MIGRATIONS.len() + 1).unwrap();
+        assert!(matches!(migrate(&mut connection), Err(OpenError::Newer { .. })));
+    }
+}
