@@ -1,0 +1,198 @@
+//! Owns the command line: what can be asked, and the help that says so.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A private container registry.
+#[derive(Debug, Parser)]
+#[command(
+    name = "registry",
+    version = concat!("roadstead ", env!("CARGO_PKG_VERSION")),
+    about = "A private container registry: a drop-in for the registry image that keeps what it acknowledged.",
+    after_help = "Examples:\n  registry serve /etc/distribution/config.yml\n  registry verify-config config.yml\n  \
+                  REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/srv/registry registry serve config.yml\n\n\
+                  CONFIG may be left out where REGISTRY_CONFIGURATION_PATH names it.",
+    arg_required_else_help = true,
+    subcommand_required = true,
+    disable_version_flag = true
+)]
+pub(crate) struct Cli {
+    /// Print the version
+    #[arg(short = 'v', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the registry until SIGTERM; SIGHUP re-reads the log level and the read-only switch
+    #[command(after_help = "Example:\n  registry serve /etc/distribution/config.yml")]
+    Serve(ConfigPath),
+    /// Remove what nothing refers to; the server must be stopped
+    #[command(
+        name = "garbage-collect",
+        after_help = "Examples:\n  registry garbage-collect --dry-run config.yml\n  registry garbage-collect -m config.yml"
+    )]
+    GarbageCollect(GarbageCollect),
+    /// Say of every key of a configuration whether it is honoured
+    #[command(
+        name = "verify-config",
+        after_help = "Exits with 1 if the server would not start with it.\n\nExample:\n  registry verify-config config.yml --format json"
+    )]
+    VerifyConfig(VerifyConfig),
+    /// Print the configuration that the image starts with, to begin one from
+    #[command(name = "default-config", after_help = "Example:\n  registry default-config > config.yml")]
+    DefaultConfig,
+    /// Look at events that could not be delivered, and send them again
+    #[command(subcommand)]
+    Notifications(Notifications),
+    /// Print the manual page
+    #[command(after_help = "Example:\n  registry man > /usr/local/share/man/man1/registry.1")]
+    Man,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  registry completion bash > /etc/bash_completion.d/registry")]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub(crate) struct ConfigPath {
+    /// The configuration file
+    #[arg(value_name = "CONFIG", env = "REGISTRY_CONFIGURATION_PATH", hide_env_values = true)]
+    pub(crate) config: Option<String>,
+}
+
+/// How to collect.
+#[derive(Debug, Args)]
+pub(crate) struct GarbageCollect {
+    /// Only say what would go
+    #[arg(short, long)]
+    pub(crate) dry_run: bool,
+    /// Also remove manifests that no tag reaches
+    #[arg(short = 'm', long)]
+    pub(crate) delete_untagged: bool,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) path: ConfigPath,
+}
+
+/// How to show the verdict.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyConfig {
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) path: ConfigPath,
+}
+
+/// What to do with undelivered events.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Notifications {
+    /// List the dead letters: events that were given up
+    #[command(after_help = "Example:\n  registry notifications list config.yml")]
+    List {
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+        #[command(flatten)]
+        path: ConfigPath,
+    },
+    /// Put dead letters back into the queue; a running server sends them within seconds
+    #[command(
+        after_help = "Examples:\n  registry notifications replay --all config.yml\n  registry notifications replay --id 7 --id 9 config.yml"
+    )]
+    Replay {
+        /// Replay these, by the numbers that `list` shows
+        #[arg(long, value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
+        id: Vec<i64>,
+        /// Replay all
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        path: ConfigPath,
+    },
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
+/// What the image's entry point makes of its arguments, as the `registry` image's script does:
+/// a configuration is served, a command of ours is run, anything else is another program.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// Run ourselves with these arguments.
+    Registry(Vec<String>),
+    /// Run another program.
+    Exec(Vec<String>),
+}
+
+/// Decides what the entry point does with its arguments, the program's name left out.
+pub(crate) fn entry(args: Vec<String>) -> Entry {
+    match args.first().map(String::as_str) {
+        Some(first) if first.ends_with(".yml") || first.ends_with(".yaml") => {
+            Entry::Registry(std::iter::once("serve".to_owned()).chain(args).collect())
+        }
+        Some(first)
+            if first.starts_with('-')
+                || [
+                    "serve",
+                    "garbage-collect",
+                    "help",
+                    "verify-config",
+                    "default-config",
+                    "notifications",
+                    "completion",
+                ]
+                .contains(&first) =>
+        {
+            Entry::Registry(args)
+        }
+        Some("registry") => Entry::Registry(args.into_iter().skip(1).collect()),
+        Some(_) => Entry::Exec(args),
+        None => Entry::Registry(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::{Cli, Entry, entry};
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn entry_point() {
+        let check = |args: &str, want: &str| {
+            let seen = match entry(args.split_whitespace().map(str::to_owned).collect()) {
+                Entry::Registry(args) => format!("registry {}", args.join(" ")),
+                Entry::Exec(args) => format!("exec {}", args.join(" ")),
+            };
+            assert_eq!(seen.trim_end(), want, "{args}");
+        };
+        check("/etc/distribution/config.yml", "registry serve /etc/distribution/config.yml");
+        check("x.yaml --y", "registry serve x.yaml --y");
+        check("serve x.yml", "registry serve x.yml");
+        check("garbage-collect -m x.yml", "registry garbage-collect -m x.yml");
+        check("--version", "registry --version");
+        check("sh -c true", "exec sh -c true");
+        check("", "registry");
+    }
+}

@@ -1,0 +1,119 @@
+//! Owns the counters and the page that shows them. HTTP metrics have distribution's names.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    handler: &'static str,
+    method: &'static str,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Timed {
+    handler: &'static str,
+    method: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Sent {
+    endpoint: String,
+    outcome: &'static str,
+}
+
+/// The counters of this process.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    duration: Family<Timed, Histogram, fn() -> Histogram>,
+    deliveries: Family<Sent, Counter>,
+    in_flight: Gauge,
+    /// Pull events that found no room.
+    pub(crate) events_dropped: Counter,
+}
+
+/// A request that is being answered.
+pub(crate) struct Answering(Gauge);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn durations() -> Histogram {
+    Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0])
+}
+
+/// A method as a label: what clients make up is one value.
+fn label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "get",
+        "HEAD" => "head",
+        "POST" => "post",
+        "PUT" => "put",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        _ => "other",
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("registry");
+        let requests = Family::default();
+        let duration = Family::new_with_constructor(durations as fn() -> Histogram);
+        let (deliveries, in_flight, events_dropped) = (Family::default(), Gauge::default(), Counter::default());
+        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time to the answer's head",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        registry.register("http_in_flight_requests", "Requests being answered", in_flight.clone());
+        registry.register("notifications_deliveries", "Tries to deliver an event", deliveries.clone());
+        registry.register(
+            "notifications_pull_events_dropped",
+            "Pull events that found no room",
+            events_dropped.clone(),
+        );
+        Self { registry, requests, duration, deliveries, in_flight, events_dropped }
+    }
+
+    /// Counts a request as being answered, until the value is dropped, as it is when a client
+    /// hangs up too.
+    pub(crate) fn answering(&self) -> Answering {
+        self.in_flight.inc();
+        Answering(self.in_flight.clone())
+    }
+
+    /// Counts an answer.
+    pub(crate) fn observe(&self, handler: &'static str, method: &Method, status: StatusCode, took: Duration) {
+        let method = label(method);
+        self.requests.get_or_create(&Request { handler, method, code: status.as_u16() }).inc();
+        self.duration.get_or_create(&Timed { handler, method }).observe(took.as_secs_f64());
+    }
+
+    /// Counts a try to deliver an event.
+    pub(crate) fn delivered(&self, endpoint: &str, outcome: &'static str) {
+        self.deliveries.get_or_create(&Sent { endpoint: endpoint.to_owned(), outcome }).inc();
+    }
+
+    /// The page in the OpenMetrics text format.
+    pub(crate) fn page(&self) -> String {
+        let mut page = String::new();
+        if encode(&mut page, &self.registry).is_err() {
+            page.clear();
+        }
+        page
+    }
+}

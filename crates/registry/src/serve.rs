@@ -1,0 +1,352 @@
+//! The `serve` command: builds the server from its configuration, runs it, drains it.
+
+use std::{
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use anyhow::Context;
+use http::{HeaderName, HeaderValue};
+use registry_auth::{Htpasswd, Scheme, Silly, Token, htpasswd::HtpasswdConfig, token::TokenConfig};
+use registry_core::{
+    manifest::{IndexPolicy, Platform},
+    store::{Blobs, Metadata},
+};
+use registry_store::{
+    blob::{fs::FsBlobs, memory::MemoryBlobs},
+    data_dir::DataDir,
+    disk::Poison,
+    meta::{memory::MemoryMetadata, sqlite::SqliteMetadata},
+};
+use service::{
+    limits,
+    listen::{self, Bound, Endpoint, ListenError},
+    shutdown::{self, Shutdown},
+    telemetry::{self, LogHandle, LogOptions},
+    tls::{self, ClientMode, TlsOptions},
+};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    answers::Answers,
+    app::{App, random},
+    cli::ConfigPath,
+    config::{
+        self, Config,
+        settings::{Auth, ClientAuth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, Tls},
+    },
+    configured, deliver, health, jobs, load,
+    metrics::Metrics,
+    notify::Notifier,
+    outbound::Outbound,
+    permit::Turns,
+    server,
+    sessions::Sessions,
+};
+
+/// Pull events on their way to the outbox at a time.
+const RECORDING: usize = 1024;
+
+/// Lists of unlimited length at a time; each may take some tens of megabytes.
+const LISTING: usize = 2;
+
+/// Where rows and bytes live, and what looks after them if they are files.
+struct Stores {
+    metadata: Arc<dyn Metadata>,
+    blobs: Arc<dyn Blobs>,
+    files: Option<(Arc<SqliteMetadata>, FsBlobs)>,
+}
+
+/// Serves until a signal ends it.
+pub(crate) fn serve(path: ConfigPath) -> anyhow::Result<ExitCode> {
+    let config = configured(&path)?;
+    let log = telemetry::init(&log_options(&config.log)).context("start the log")?;
+    for warning in load(&path)?.diagnostics {
+        tracing::warn!("{}", warning.to_string().replace('\n', " "));
+    }
+    if let Err(error) = limits::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Threads that wait for the disk; more at once would only make it seek.
+        .max_blocking_threads(64)
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(run(config, path, log));
+    // A look-up of a name may still wait on its thread; nothing hangs on it.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    result
+}
+
+fn log_options(log: &Log) -> LogOptions {
+    LogOptions {
+        level: level(log.level),
+        format: log.formatter.map(|formatter| match formatter {
+            Formatter::Text => telemetry::Format::Text,
+            Formatter::Json => telemetry::Format::Json,
+            Formatter::Logstash => telemetry::Format::Logstash,
+        }),
+        fields: log.fields.clone(),
+    }
+}
+
+fn level(level: Level) -> tracing::Level {
+    match level {
+        Level::Error => tracing::Level::ERROR,
+        Level::Warn => tracing::Level::WARN,
+        Level::Info => tracing::Level::INFO,
+        Level::Debug => tracing::Level::DEBUG,
+    }
+}
+
+async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result<ExitCode> {
+    // Everything that can be wrong is looked at before the port is taken.
+    let scheme = scheme(&config.auth)?;
+    let tls = config.http.tls.as_ref().map(|tls| acceptor(tls, config.http.http2)).transpose()?;
+    let headers = headers(&config)?;
+    let stores = open(&config.storage.driver)?;
+    let bound = hinted(listen::bind(&endpoint(&config.http.listen)))?;
+    let debug = match &config.http.debug {
+        Some(debug) => {
+            let address = Endpoint::Tcp { host: debug.address.host.clone(), port: debug.address.port };
+            let bound = hinted(listen::bind_own(&address)).context("the debug listener (http.debug.addr)")?;
+            Some((bound, debug.metrics_path.clone()))
+        }
+        None => None,
+    };
+    let instance = random::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let address = bound.address().to_owned();
+    let source = format!("{}:{}", host.trim(), address.rsplit(':').next().unwrap_or("5000"));
+    let app = Arc::new(App {
+        notifier: Notifier::new(&config.notifications, &source, &instance),
+        index_policy: index_policy(&config.validation.index_platforms),
+        read_only: AtomicBool::new(config.storage.readonly),
+        read_only_file: AtomicBool::new(config.storage.readonly),
+        receiving: Semaphore::new(config.limits.uploads as usize),
+        metadata: Arc::clone(&stores.metadata),
+        blobs: Arc::clone(&stores.blobs),
+        scheme: scheme.map(Arc::new),
+        turns: Turns::new(),
+        headers,
+        sessions: Sessions::new(),
+        answers: Answers::new(),
+        health: Arc::default(),
+        metrics: Metrics::new(),
+        outbox: Arc::new(Notify::new()),
+        listing: Semaphore::new(LISTING),
+        recording: Arc::new(Semaphore::new(RECORDING)),
+        instance,
+        requests: AtomicU64::new(0),
+        config,
+    });
+    announce(&app, &address);
+    let stop = Shutdown::new();
+    let mut tasks = JoinSet::new();
+    start_tasks(&app, &stores, &mut tasks, &stop);
+    if let Some((bound, metrics_path)) = debug {
+        tracing::info!("debug listener on {}", bound.address());
+        tasks.spawn(server::serve_debug(Arc::clone(&app), bound, metrics_path, stop.clone()));
+    }
+    let reload = {
+        let app = Arc::clone(&app);
+        move || reread(&app, &path, &log)
+    };
+    let signals = tokio::spawn(shutdown::signals(stop.clone(), reload));
+    server::serve(Arc::clone(&app), bound, tls, stop.clone()).await;
+    while tasks.join_next().await.is_some() {}
+    signals.abort();
+    // What is in memory of unfinished uploads goes to files, from where clients can go on.
+    jobs::park(&app, 0).await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start_tasks(app: &Arc<App>, stores: &Stores, tasks: &mut JoinSet<()>, stop: &Shutdown) {
+    if let Some((metadata, blobs)) = &stores.files {
+        tasks.spawn(jobs::settle_objects(Arc::clone(metadata), blobs.clone(), stop.clone()));
+    }
+    tasks.spawn(jobs::park_uploads(Arc::clone(app), stop.clone()));
+    if let Some(purging) = app.config.storage.upload_purging {
+        tasks.spawn(jobs::purge_uploads(Arc::clone(app), purging, stop.clone()));
+    }
+    let checks = &app.config.health;
+    let endpoints = &app.config.notifications.endpoints;
+    // The machine's certificates cost a moment to read: only where something is asked outside.
+    if endpoints.is_empty()
+        && checks.http.is_empty()
+        && checks.tcp.is_empty()
+        && checks.files.is_empty()
+        && checks.storage.is_none()
+    {
+        return;
+    }
+    let outbound = Outbound::new(!endpoints.is_empty() || !checks.http.is_empty());
+    health::watch(tasks, &app.health, checks, &stores.blobs, &outbound, stop);
+    for endpoint in endpoints {
+        tasks.spawn(jobs::trim_outbox(Arc::clone(app), endpoint.name.clone(), stop.clone()));
+        tasks.spawn(deliver::run(Arc::clone(app), endpoint.clone(), outbound.clone(), stop.clone()));
+    }
+}
+
+fn announce(app: &App, address: &str) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "listening on {address}");
+    if app.scheme.is_none() {
+        tracing::warn!(
+            "no access control is configured: everyone who reaches {address} may pull, push{}; see `auth` in the configuration reference",
+            if app.config.storage.delete { " and delete" } else { "" }
+        );
+    }
+    if app.is_read_only() {
+        tracing::warn!("read-only mode on (storage.maintenance.readonly)");
+    }
+}
+
+/// What SIGHUP does: the log level and the read-only switch follow the file.
+fn reread(app: &App, path: &ConfigPath, log: &LogHandle) {
+    match load(path) {
+        Ok(config::Loaded { config: Some(config), .. }) => {
+            log.set_level(level(config.log.level));
+            // A file that did not change must not undo what was switched by hand since.
+            if app.read_only_file.swap(config.storage.readonly, Ordering::Relaxed) != config.storage.readonly {
+                app.set_read_only(config.storage.readonly);
+            }
+            tracing::info!("configuration re-read: log.level and storage.maintenance.readonly are in effect");
+        }
+        Ok(loaded) => {
+            for problem in loaded.diagnostics {
+                tracing::error!("configuration not re-read: {}", problem.to_string().replace('\n', " "));
+            }
+        }
+        Err(error) => tracing::error!("configuration not re-read: {error:#}"),
+    }
+}
+
+fn open(driver: &Driver) -> anyhow::Result<Stores> {
+    let Driver::Filesystem { root } = driver else {
+        let (metadata, blobs) = (Arc::new(MemoryMetadata::default()), Arc::new(MemoryBlobs::default()));
+        return Ok(Stores { metadata, blobs, files: None });
+    };
+    let dir = DataDir::open(&PathBuf::from(root))?;
+    if dir.looks_foreign() {
+        tracing::warn!(
+            "{root} holds images of another registry server that this one does not serve yet: they are left untouched"
+        );
+    }
+    let poison = Poison::default();
+    let metadata = Arc::new(SqliteMetadata::open_in(&dir, poison.clone())?);
+    let blobs = FsBlobs::new(dir, poison);
+    Ok(Stores { metadata: metadata.clone(), blobs: Arc::new(blobs.clone()), files: Some((metadata, blobs)) })
+}
+
+fn endpoint(listen: &Listen) -> Endpoint {
+    match listen {
+        Listen::Tcp(address) => Endpoint::Tcp { host: address.host.clone(), port: address.port },
+        Listen::Unix(path) => Endpoint::Unix(path.into()),
+    }
+}
+
+fn hinted(bound: Result<Bound, ListenError>) -> anyhow::Result<Bound> {
+    bound.map_err(|error| {
+        let hint = error.hint();
+        let error = anyhow::Error::new(error);
+        match hint {
+            Some(hint) => anyhow::anyhow!("{error:#} ({hint})"),
+            None => error,
+        }
+    })
+}
+
+fn index_policy(platforms: &IndexPlatforms) -> IndexPolicy {
+    match platforms {
+        IndexPlatforms::All => IndexPolicy::All,
+        IndexPlatforms::None => IndexPolicy::None,
+        IndexPlatforms::Listed(listed) => IndexPolicy::Platforms(
+            listed
+                .iter()
+                .map(|platform| Platform { architecture: platform.architecture.clone(), os: platform.os.clone() })
+                .collect(),
+        ),
+    }
+}
+
+fn headers(config: &Config) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
+    let mut headers = Vec::new();
+    for (name, values) in &config.http.headers {
+        for value in values {
+            let name = HeaderName::try_from(name).with_context(|| format!("http.headers: {name}"))?;
+            headers.push((name, HeaderValue::try_from(value).context("http.headers: a value")?));
+        }
+    }
+    Ok(headers)
+}
+
+fn scheme(auth: &Auth) -> anyhow::Result<Option<Scheme>> {
+    Ok(Some(match auth {
+        Auth::None => return Ok(None),
+        Auth::Silly { realm, service } => Scheme::Silly(Silly { realm: realm.clone(), service: service.clone() }),
+        Auth::Htpasswd { realm, path } => {
+            let config = HtpasswdConfig { realm: realm.clone(), path: path.into() };
+            let (scheme, made) = Htpasswd::open(config)?;
+            if let Some(made) = made {
+                // As the original does: there is no other way to learn it, and it is said once.
+                tracing::warn!(user = %made.user, password = %made.password, "{path} was missing: made with one user");
+            }
+            Scheme::Htpasswd(scheme)
+        }
+        Auth::Token(token) => {
+            let (realm, path) = match &token.realm {
+                Realm::Fixed(realm) => (realm.clone(), None),
+                Realm::SameHost { path } => (String::new(), Some(path.clone())),
+            };
+            Scheme::Token(Token::open(TokenConfig {
+                realm,
+                service: token.service.clone(),
+                issuer: token.issuer.clone(),
+                rootcertbundle: token.root_cert_bundle.as_ref().map(PathBuf::from),
+                jwks: token.jwks.as_ref().map(PathBuf::from),
+                signingalgorithms: token.signing_algorithms.iter().map(|&name| name.to_owned()).collect(),
+                autoredirect: path.is_some(),
+                autoredirectpath: path.unwrap_or_default(),
+            })?)
+        }
+    }))
+}
+
+fn acceptor(tls: &Tls, http2: bool) -> anyhow::Result<TlsAcceptor> {
+    let (authorities, mode) = match &tls.clients {
+        None => (Vec::new(), ClientMode::None),
+        Some(clients) => (
+            clients.authorities.iter().map(PathBuf::from).collect(),
+            match clients.mode {
+                ClientAuth::Request => ClientMode::Request,
+                ClientAuth::RequireAny => ClientMode::RequireAny,
+                ClientAuth::VerifyIfGiven => ClientMode::VerifyIfGiven,
+                ClientAuth::RequireAndVerify => ClientMode::RequireAndVerify,
+            },
+        ),
+    };
+    let mut alpn = vec![b"http/1.1".to_vec()];
+    if http2 {
+        alpn.insert(0, b"h2".to_vec());
+    }
+    let options = TlsOptions {
+        certificate: (&tls.certificate).into(),
+        key: (&tls.key).into(),
+        client_authorities: authorities,
+        client_mode: mode,
+        tls13_only: tls.tls13_only,
+        cipher_suites: tls.cipher_suites.iter().map(|suite| suite.number).collect(),
+        alpn,
+    };
+    Ok(TlsAcceptor::from(tls::server_config(&options).context("http.tls")?))
+}
