@@ -1,0 +1,35 @@
+# Routines of this repository. `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help up down test check e2e image bench docs
+
+help: ## List the routines
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: ## Build the registry and run it on 127.0.0.1:5000
+	@scripts/install-packages.sh build
+	@scripts/up.sh
+
+down: ## Stop what `make up` started
+	@scripts/up.sh down
+
+test: ## All tests: format, lints, tidy, unit, contract, in process, end to end
+	@scripts/install-packages.sh test
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask tidy
+	cargo nextest run --workspace
+
+check: ## The fast part of `make test`
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo xtask tidy
+	cargo nextest run --workspace -E 'not binary(=e2e)'
+
+image: ## Build the image registry:latest and load it into the local engine
+	@scripts/install-packages.sh build
+	@scripts/image.sh
+
+bench: ## Measure against Debian's docker-registry and nginx
+	@scripts/install-packages.sh bench
+	cargo build --release --package registry
+	cargo xtask bench
