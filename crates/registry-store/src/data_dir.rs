@@ -67,9 +67,19 @@ impl DataDir {
         self.is_new
     }
 
+    /// Where another server keeps what its repositories hold; this one never makes it.
+    fn foreign_links(&self) -> PathBuf {
+        self.root.join("docker/registry/v2/repositories")
+    }
+
+    /// Whether blobs here may be named by another server's links.
+    pub(crate) fn has_foreign_links(&self) -> bool {
+        self.foreign_links().exists()
+    }
+
     /// Whether there are blobs here that are ours by all appearances: no other server's links.
     pub(crate) fn holds_orphaned_blobs(&self) -> io::Result<bool> {
-        if self.root.join("docker/registry/v2/repositories").exists() {
+        if self.has_foreign_links() {
             return Ok(false);
         }
         for algorithm in fs::read_dir(self.blobs())? {
@@ -121,8 +131,7 @@ impl DataDir {
     /// Whether another registry server has left images here that no row of ours knows: a
     /// repository with manifests, and no metadata yet.
     pub fn looks_foreign(&self) -> bool {
-        let repositories = self.root.join("docker/registry/v2/repositories");
-        !self.metadata().exists() && repositories.read_dir().is_ok_and(|mut entries| entries.next().is_some())
+        !self.metadata().exists() && self.foreign_links().read_dir().is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Where blobs are.

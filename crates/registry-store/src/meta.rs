@@ -6,3 +6,9 @@ pub mod sqlite;
 mod statements;
 
 pub(crate) use statements::digest_from;
+
+/// Seconds since 1970, as rows say when they were written.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

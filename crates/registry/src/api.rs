@@ -19,6 +19,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, heade
 use hyper::body::Incoming;
 use registry_core::{
     access::{Access, Action},
+    digest::{Digest, DigestError},
     name::RepoName,
     oci_error::Code,
     store::{Answer, OutboxEvent},
@@ -426,8 +427,13 @@ impl Call<'_> {
     }
 }
 
+/// A digest in a query.
+pub(crate) fn digest_param(text: &str) -> Result<Digest, Failure> {
+    text.parse().map_err(|error: DigestError| Failure::from(Code::DigestInvalid).message(error.to_string()))
+}
+
 /// The host that a request is for: a header in HTTP/1, a part of the address in HTTP/2.
-fn host_of(head: &Parts) -> Option<&str> {
+pub(crate) fn host_of(head: &Parts) -> Option<&str> {
     let header = head.headers.get(header::HOST).and_then(|value| value.to_str().ok());
     header.or_else(|| head.uri.authority().map(http::uri::Authority::as_str))
 }

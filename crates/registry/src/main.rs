@@ -28,7 +28,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::{
     cli::{Cli, Command, Entry, Format, Notifications},
-    config::{Config, Loaded, settings::Driver},
+    config::{Config, Diagnostic, Loaded, settings::Driver},
 };
 
 fn main() -> ExitCode {
@@ -107,14 +107,20 @@ fn load(path: &cli::ConfigPath) -> anyhow::Result<Loaded> {
 
 /// A configuration that is valid; its errors go to the terminal.
 fn configured(path: &cli::ConfigPath) -> anyhow::Result<Config> {
-    let loaded = load(path)?;
-    loaded.config.ok_or_else(|| {
-        let errors: Vec<String> = loaded.diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
-        for error in &errors {
-            eprintln!("{error}");
-        }
-        anyhow!("the configuration has {} error{}", errors.len(), if errors.len() == 1 { "" } else { "s" })
-    })
+    Ok(configured_with_warnings(path)?.0)
+}
+
+/// A configuration that is valid, with its warnings; its errors go to the terminal.
+fn configured_with_warnings(path: &cli::ConfigPath) -> anyhow::Result<(Config, Vec<Diagnostic>)> {
+    let Loaded { config, diagnostics, .. } = load(path)?;
+    if let Some(config) = config {
+        return Ok((config, diagnostics));
+    }
+    let errors: Vec<String> = diagnostics.iter().filter(|d| d.is_error()).map(ToString::to_string).collect();
+    for error in &errors {
+        eprintln!("{error}");
+    }
+    anyhow::bail!("the configuration has {} error{}", errors.len(), if errors.len() == 1 { "" } else { "s" })
 }
 
 /// The directory of the filesystem driver; commands that work on files need one.

@@ -11,6 +11,7 @@ use registry_core::{
 use tokio::sync::Semaphore;
 
 use crate::{
+    api::host_of,
     app::{App, now},
     failure::Failure,
 };
@@ -58,11 +59,10 @@ pub(crate) async fn permit(app: &App, head: &Parts, wanted: &[Access]) -> Result
         return Ok(Permit::everyone());
     };
     let text = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let host = text(header::HOST).or_else(|| head.uri.authority().map(http::uri::Authority::as_str));
     let ask = Ask {
         authorization: text(header::AUTHORIZATION),
         wanted,
-        host,
+        host: host_of(head),
         forwarded_proto: text(HeaderName::from_static("x-forwarded-proto")),
         now: now(),
     };

@@ -43,7 +43,7 @@ use crate::{
         self, Config,
         settings::{Auth, ClientAuth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, Tls},
     },
-    configured, deliver, health, jobs, load,
+    configured_with_warnings, deliver, health, jobs, load,
     metrics::Metrics,
     notify::Notifier,
     outbound::Outbound,
@@ -67,9 +67,9 @@ struct Stores {
 
 /// Serves until a signal ends it.
 pub(crate) fn serve(path: ConfigPath) -> anyhow::Result<ExitCode> {
-    let config = configured(&path)?;
+    let (config, warnings) = configured_with_warnings(&path)?;
     let log = telemetry::init(&log_options(&config.log)).context("start the log")?;
-    for warning in load(&path)?.diagnostics {
+    for warning in warnings {
         tracing::warn!("{}", warning.to_string().replace('\n', " "));
     }
     if let Err(error) = limits::raise_open_files() {

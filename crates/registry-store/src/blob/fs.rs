@@ -65,7 +65,7 @@ impl FsBlobs {
     /// links may name them.
     pub(crate) fn unknown(&self, known: &BTreeSet<Digest>) -> Result<Vec<Digest>, StoreError> {
         let dir = &self.shared.dir;
-        if dir.root().join("docker/registry/v2/repositories").exists() {
+        if dir.has_foreign_links() {
             return Ok(Vec::new());
         }
         let list = |path: &Path| {

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use registry_core::{
@@ -18,6 +17,8 @@ use registry_core::{
         OutboxEvent, Refusal, StoreError,
     },
 };
+
+use super::now;
 
 /// Metadata in memory. Nothing survives.
 #[derive(Debug, Default)]
@@ -140,8 +141,7 @@ impl State {
             }
             Change::Nothing => {}
         }
-        let created_at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let created_at = i64::try_from(created_at).unwrap_or(i64::MAX);
+        let created_at = now();
         for event in events {
             self.last_event += 1;
             let id = self.last_event;

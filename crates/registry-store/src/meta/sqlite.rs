@@ -11,7 +11,7 @@ use std::{
         mpsc,
     },
     thread::JoinHandle,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, hooks::
 use tokio::sync::oneshot;
 
 use super::{
-    schema,
+    now, schema,
     statements::{self, ApplyError, BLOB, blob_from, digest_from},
 };
 use crate::{data_dir::DataDir, disk::Poison};
@@ -176,11 +176,6 @@ fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
     }
 }
 
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-}
-
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(5))?;
@@ -247,6 +242,7 @@ impl SqliteMetadata {
     pub fn attach(path: &Path) -> Result<Self, OpenError> {
         let writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         schema::check(&writer)?;
+        writer.pragma_update(None, "synchronous", "FULL")?;
         Self::start(writer, path, Poison::default())
     }
 
@@ -266,9 +262,7 @@ impl SqliteMetadata {
         Self::start(writer, path, poison)
     }
 
-    fn start(writer: Connection, path: &Path, poison: Poison) -> Result<Self, OpenError> {
-        let mut writer = writer;
-        writer.pragma_update(None, "synchronous", "FULL")?;
+    fn start(mut writer: Connection, path: &Path, poison: Poison) -> Result<Self, OpenError> {
         let log_pages = Arc::new(AtomicI32::new(0));
         let noted = Arc::clone(&log_pages);
         writer.wal_hook(Some(move |_: &mut Wal, pages: i32| {

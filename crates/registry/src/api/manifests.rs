@@ -20,7 +20,7 @@ use crate::{
     api::{
         CONTENT_DIGEST, Call, Reply,
         blobs::{matches_etag, mend, write_file},
-        empty,
+        digest_param, empty,
         inbound::Inbound,
         route::encode,
     },
@@ -179,12 +179,6 @@ pub(crate) async fn put(call: &Call<'_>, name: &RepoName, reference: &Reference,
             .insert(HeaderName::from_static("oci-tag"), HeaderValue::try_from(list).expect("tags are printable ASCII"));
     }
     Ok(call.finish(response))
-}
-
-fn digest_param(text: &str) -> Result<Digest, Failure> {
-    text.parse().map_err(|error: registry_core::digest::DigestError| {
-        Failure::from(Code::DigestInvalid).message(error.to_string())
-    })
 }
 
 async fn receive(call: &Call<'_>, body: &mut Inbound) -> Result<Bytes, Failure> {

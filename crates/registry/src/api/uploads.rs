@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use registry_core::{
-    digest::{Algorithm, Digest, DigestError},
+    digest::{Algorithm, Digest},
     name::RepoName,
     oci_error::Code,
     range::{Slice, parse_content_range},
@@ -12,7 +12,7 @@ use registry_core::{
 
 use crate::{
     answers::ContentHeaders,
-    api::{CONTENT_DIGEST, Call, Reply, blobs::mend, empty, inbound::Inbound, route::UploadId},
+    api::{CONTENT_DIGEST, Call, Reply, blobs::mend, digest_param, empty, inbound::Inbound, route::UploadId},
     app::random,
     body::Body,
     failure::Failure,
@@ -23,14 +23,10 @@ use crate::{
 /// How many holders of a blob are looked at for a mount that names none.
 const HOLDERS: usize = 64;
 
-fn digest_of_param(text: &str) -> Result<Digest, Failure> {
-    text.parse().map_err(|error: DigestError| Failure::from(Code::DigestInvalid).message(error.to_string()))
-}
-
 /// Mounts a blob, takes a whole one, or begins an upload.
 pub(crate) async fn post(call: &Call<'_>, name: &RepoName, body: &mut Inbound) -> Reply {
     if let Some(mount) = call.query.get("mount") {
-        let digest = digest_of_param(mount)?;
+        let digest = digest_param(mount)?;
         if let Some(response) = try_mount(call, name, &digest).await? {
             return Ok(response);
         }
@@ -42,7 +38,7 @@ pub(crate) async fn post(call: &Call<'_>, name: &RepoName, body: &mut Inbound) -
             .map_err(|_| Failure::from(Code::DigestInvalid).message("digest-algorithm is neither sha256 nor sha512"))?,
     };
     let digest = match call.query.get("digest") {
-        Some(text) => Some(digest_of_param(text)?),
+        Some(text) => Some(digest_param(text)?),
         None => None,
     };
     let algorithm = digest.map_or(algorithm, |digest| digest.algorithm());
@@ -147,7 +143,7 @@ pub(crate) async fn put(call: &Call<'_>, name: &RepoName, id: &UploadId, body: &
         .query
         .get("digest")
         .ok_or_else(|| Failure::from(Code::DigestInvalid).message("the digest parameter is missing"))?;
-    let digest = digest_of_param(digest)?;
+    let digest = digest_param(digest)?;
     let mut held = find(call, name, id).await?;
     let range = check_range(call, &held)?;
     receive(call, &mut held, range, body).await?;
