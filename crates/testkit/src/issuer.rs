@@ -7,12 +7,11 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -21,11 +20,11 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::acceptor::Acceptor;
 use crate::image::sha256;
 
 const LIFETIME: u64 = 300;
 const MAX_REQUEST: u64 = 64 << 10;
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Someone who may ask for tokens.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +50,7 @@ pub enum KeyHint {
 #[derive(Debug)]
 pub struct Issuer {
     shared: Arc<Shared>,
-    addr: SocketAddr,
-    thread: Option<thread::JoinHandle<()>>,
+    acceptor: Acceptor,
     dir: TempDir,
 }
 
@@ -63,7 +61,6 @@ struct Shared {
     key: EcdsaKeyPair,
     certificate: String,
     key_id: String,
-    ended: AtomicBool,
     posts: AtomicU64,
     serial: AtomicU64,
 }
@@ -98,34 +95,23 @@ impl Issuer {
         fs::write(dir.path().join("bundle.pem"), certificate.pem()).expect("write the bundle");
         fs::write(dir.path().join("jwks.json"), jwks.to_string()).expect("write the key set");
 
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
-        let addr = listener.local_addr().expect("a bound listener has an address");
         let shared = Arc::new(Shared {
             accounts,
             hint,
             key,
             certificate: STANDARD.encode(certificate.der()),
             key_id,
-            ended: AtomicBool::new(false),
             posts: AtomicU64::new(0),
             serial: AtomicU64::new(0),
         });
         let worker = Arc::clone(&shared);
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if worker.ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                // One at a time is enough for a test; a caller that hangs up is its own problem.
-                let _ = stream.and_then(|stream| worker.answer(stream));
-            }
-        });
-        Self { shared, addr, thread: Some(thread), dir }
+        let acceptor = Acceptor::start(move |stream| worker.answer(stream));
+        Self { shared, acceptor, dir }
     }
 
     /// The `realm`: where clients ask for tokens.
     pub fn realm(&self) -> String {
-        format!("http://{}/token", self.addr)
+        format!("http://{}/token", self.acceptor.addr())
     }
 
     /// The certificate bundle, PEM.
@@ -152,21 +138,8 @@ impl Issuer {
     }
 }
 
-impl Drop for Issuer {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
-        // Wakes the accept loop.
-        let _ = TcpStream::connect(self.addr);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Shared {
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
         let request = read_request(&mut stream)?;
         let (status, body) = self.decide(&request);
         let body = body.to_string();

@@ -4,6 +4,7 @@
 //! id when dropped. The kit reports trouble the way a test does: it panics and names the command,
 //! the server or the file. It holds no assertion about the product itself.
 
+mod acceptor;
 pub mod certificate;
 pub mod client;
 pub mod command;

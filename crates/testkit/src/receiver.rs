@@ -3,16 +3,15 @@
 //! Receives notifications and health checks. One request per connection.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::acceptor::Acceptor;
+
 const MAX_REQUEST: u64 = 8 << 20;
-const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A request that was received, refused ones included.
 #[derive(Debug, Clone)]
@@ -29,43 +28,27 @@ pub struct Received {
 #[derive(Debug)]
 pub struct Receiver {
     shared: Arc<Shared>,
-    addr: SocketAddr,
-    thread: Option<thread::JoinHandle<()>>,
+    acceptor: Acceptor,
 }
 
 #[derive(Debug)]
 struct Shared {
     status: AtomicU16,
-    ended: AtomicBool,
     received: Mutex<Vec<Received>>,
 }
 
 impl Receiver {
     /// Starts one that answers with `status`.
     pub fn start(status: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind a free port");
-        let addr = listener.local_addr().expect("a bound listener has an address");
-        let shared = Arc::new(Shared {
-            status: AtomicU16::new(status),
-            ended: AtomicBool::new(false),
-            received: Mutex::default(),
-        });
+        let shared = Arc::new(Shared { status: AtomicU16::new(status), received: Mutex::default() });
         let worker = Arc::clone(&shared);
-        let thread = thread::spawn(move || {
-            for stream in listener.incoming() {
-                if worker.ended.load(Ordering::Relaxed) {
-                    return;
-                }
-                // A sender that hangs up is its own trouble.
-                let _ = stream.and_then(|stream| worker.answer(stream));
-            }
-        });
-        Self { shared, addr, thread: Some(thread) }
+        let acceptor = Acceptor::start(move |stream| worker.answer(stream));
+        Self { shared, acceptor }
     }
 
     /// Where it listens, `<host>:<port>`.
     pub fn address(&self) -> String {
-        self.addr.to_string()
+        self.acceptor.addr().to_string()
     }
 
     /// Answers with `status` from now on.
@@ -85,21 +68,8 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
-    fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
-        // Wakes the accept loop.
-        let _ = TcpStream::connect(self.addr);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
 impl Shared {
     fn answer(&self, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
         let mut raw = Vec::new();
         let (mut input, mut wanted) = ((&stream).take(MAX_REQUEST), None);
         while wanted.is_none_or(|wanted| raw.len() < wanted) {
