@@ -165,6 +165,8 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     server::serve(Arc::clone(&app), bound, tls, stop.clone()).await;
     while tasks.join_next().await.is_some() {}
     signals.abort();
+    // It holds a part of the server: only once that is gone does the store close in good order.
+    drop(signals.await);
     // What is in memory of unfinished uploads goes to files, from where clients can go on.
     jobs::park(&app, 0).await;
     tracing::info!("stopped");
