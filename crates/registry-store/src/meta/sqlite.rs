@@ -382,10 +382,11 @@ impl SqliteMetadata {
 
 impl Drop for SqliteMetadata {
     fn drop(&mut self) {
-        self.jobs.take();
-        // The writer goes last: the last connection moves the log to the database and removes it.
+        // The readers are gone before the writer goes: the last connection moves the log to the
+        // database and removes it, and of two that close at the same time none is the last.
         self.readers.clear();
         // The committer ends once its queue is empty; it closes the database in good order.
+        self.jobs.take();
         if let Some(thread) = self.committer.take()
             && thread.join().is_err()
         {
