@@ -147,7 +147,7 @@ impl Htpasswd {
 }
 
 fn granted(user: &[u8]) -> Verdict {
-    let caller = Caller { name: String::from_utf8_lossy(user).into_owned() };
+    let caller = Caller { name: String::from_utf8_lossy(user).into_owned(), account: None };
     Verdict::Granted { caller, grant: Grant::Everything, expires_at: None }
 }
 

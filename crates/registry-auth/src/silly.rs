@@ -22,7 +22,7 @@ impl Silly {
     /// Decides about one request; never slow.
     pub fn verify(&self, ask: &Ask<'_>) -> Verdict {
         if ask.authorization.is_some_and(|value| !value.is_empty()) {
-            let caller = Caller { name: "silly".to_owned() };
+            let caller = Caller { name: "silly".to_owned(), account: None };
             return Verdict::Granted { caller, grant: Grant::Everything, expires_at: None };
         }
         // One scope per right, not merged, as in distribution.

@@ -156,7 +156,7 @@ impl Token {
             Ok(proved) => proved,
             Err(fault) => return self.refuse(ask, Some("invalid_token"), fault.into()),
         };
-        let caller = Caller { name: claims.subject().to_owned() };
+        let caller = Caller { name: claims.subject().to_owned(), account: None };
         let grant = Grant::Rights(claims.rights());
         if let Some(missing) = ask.wanted.iter().find(|wanted| !grant.allows(wanted)) {
             let reason = Reason::InsufficientScope { caller: caller.name, missing: missing.clone() };

@@ -3,9 +3,13 @@
 //! Does not own how a caller proves who they are (`registry-auth`) nor how a refusal looks on the
 //! wire (`registry`).
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
-use crate::name::RepoName;
+use crate::{
+    account::AccountId,
+    name::RepoName,
+    policy::{Policy, Right},
+};
 
 /// What a request does to a repository, as the token specification spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,9 +75,45 @@ impl Access {
 /// Who is calling, as far as it was proved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The user's name; empty for an anonymous caller.
+    /// The user's name; empty for an anonymous caller. For people to read: rights belong to ids.
     pub name: String,
+    /// The account, where this registry has accounts of its own.
+    pub account: Option<AccountId>,
 }
+
+/// What a policy allows somebody, within the rights of the token that they came with.
+#[derive(Clone, Debug)]
+pub struct PolicyGrant {
+    /// The policy at the time of the request.
+    pub policy: Arc<Policy>,
+    /// Whom it is asked about; `None` for an anonymous caller.
+    pub who: Option<AccountId>,
+    /// The rights of the token; `None` for somebody who came without one.
+    pub scope: Option<Vec<Access>>,
+}
+
+impl PolicyGrant {
+    /// Whether the policy allows it, whatever the token says.
+    pub fn would_allow(&self, wanted: &Access) -> bool {
+        match &wanted.resource {
+            Resource::Repository(name) => self.policy.allows(self.who, name, Right::of(wanted.action)),
+            Resource::Catalog => self.policy.may_list(self.who),
+        }
+    }
+
+    fn is_in_scope(&self, wanted: &Access) -> bool {
+        self.scope.as_ref().is_none_or(|rights| contain(rights, wanted))
+    }
+}
+
+/// Of the same policy for the same caller.
+impl PartialEq for PolicyGrant {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.policy, &other.policy) && self.who == other.who && self.scope == other.scope
+    }
+}
+
+impl Eq for PolicyGrant {}
 
 /// What a caller may do, decided before the handler runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,21 +122,38 @@ pub enum Grant {
     Everything,
     /// Exactly these rights: a bearer token. Sorted, without duplicates.
     Rights(Vec<Access>),
+    /// What the policy of this registry allows.
+    Policy(PolicyGrant),
+}
+
+/// Whether `rights` contain `wanted`. `*` on the same resource contains every action.
+fn contain(rights: &[Access], wanted: &Access) -> bool {
+    rights.iter().any(|right| {
+        right.resource == wanted.resource && (right.action == wanted.action || right.action == Action::All)
+    })
 }
 
 impl Grant {
-    /// Whether this grant contains `wanted`. `*` on the same resource contains every action.
+    /// Whether this grant contains `wanted`.
     pub fn allows(&self, wanted: &Access) -> bool {
         match self {
             Self::Everything => true,
-            Self::Rights(rights) => rights.iter().any(|right| {
-                right.resource == wanted.resource && (right.action == wanted.action || right.action == Action::All)
-            }),
+            Self::Rights(rights) => contain(rights, wanted),
+            Self::Policy(grant) => grant.is_in_scope(wanted) && grant.would_allow(wanted),
         }
     }
 
     /// Whether the caller may pull from `name`.
     pub fn may_pull(&self, name: &RepoName) -> bool {
         self.allows(&Access::repository(name, Action::Pull))
+    }
+
+    /// Whether `name` is in the caller's list of repositories. A token for the list does not name
+    /// what is in it, so that only the policy counts.
+    pub fn may_see(&self, name: &RepoName) -> bool {
+        match self {
+            Self::Everything | Self::Rights(_) => true,
+            Self::Policy(grant) => grant.would_allow(&Access::repository(name, Action::Pull)),
+        }
     }
 }

@@ -1,13 +1,16 @@
-//! What an image store is: names, digests, manifests, uploads, access, collection, and the two
-//! store traits. Pure: no runtime, clock, randomness, files or environment.
+//! What an image store is: names, digests, manifests, uploads, access, accounts and their rights,
+//! collection, and the store traits. Pure: no runtime, clock, randomness, files or environment.
 
 pub mod access;
+pub mod account;
 pub mod collect;
 pub mod digest;
+pub mod directory;
 pub mod manifest;
 pub mod name;
 pub mod oci_error;
 pub mod page;
+pub mod policy;
 pub mod range;
 pub mod reference;
 pub mod store;

@@ -151,6 +151,9 @@ pub enum Refusal {
     /// The manifest refers to things that the repository does not hold, in document order.
     #[error("{} referenced blobs or manifests are unknown", .0.len())]
     ReferencesUnknown(Vec<Digest>),
+    /// Another change of the directory came first.
+    #[error("accounts or rules were changed meanwhile")]
+    DirectoryChanged,
 }
 
 /// What goes wrong in a store.

@@ -103,6 +103,7 @@ impl From<Refusal> for Failure {
             Refusal::BlobUnknown(digest) => Self::from(Code::BlobUnknown).detail(json!(digest.to_string())),
             Refusal::ManifestUnknown(reference) => Self::from(Code::ManifestUnknown).detail(json!(reference)),
             Refusal::NameUnknown(name) => Self::from(Code::NameUnknown).detail(json!({ "name": name.as_str() })),
+            Refusal::DirectoryChanged => Self::unavailable("accounts or rules were changed meanwhile; try again"),
             Refusal::ReferencesUnknown(digests) => {
                 let shown: Vec<String> = digests.iter().take(100).map(ToString::to_string).collect();
                 Self::from(Code::ManifestBlobUnknown)

@@ -2,12 +2,7 @@
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use registry_core::{
-    access::{Access, Grant},
-    digest::Digest,
-    manifest::media_type,
-    name::RepoName,
-    oci_error::Code,
-    page::parse_limit,
+    access::Grant, digest::Digest, manifest::media_type, name::RepoName, oci_error::Code, page::parse_limit,
 };
 use serde_json::json;
 
@@ -59,27 +54,23 @@ pub(crate) async fn catalog(call: &Call<'_>) -> Reply {
     Ok(call.finish(response))
 }
 
-/// A page of what the caller may see. The right to the catalog shows everything, as with the
-/// original; a grant without it would have been refused before.
+/// A page of what the caller may see, and whether they may see more: what they may not leaves no
+/// trace, not even an empty page behind this one.
 async fn visible(call: &Call<'_>, last: Option<&str>, limit: usize) -> Result<(Vec<RepoName>, bool), Failure> {
-    let sees_all = match &call.permit.grant {
-        Grant::Everything => true,
-        grant @ Grant::Rights(_) => grant.allows(&Access::catalog()),
-    };
+    let grant = &call.permit.grant;
     let mut names = Vec::new();
     let mut after = last.map(str::to_owned);
     loop {
         let page = call.app.metadata.repositories(after.as_deref(), limit).await?;
         after = page.entries.last().map(|name| name.as_str().to_owned());
-        for name in page.entries {
-            if sees_all || call.permit.grant.may_pull(&name) {
-                if names.len() == limit {
-                    return Ok((names, true));
-                }
-                names.push(name);
+        for name in page.entries.into_iter().filter(|name| grant.may_see(name)) {
+            if names.len() == limit {
+                return Ok((names, true));
             }
+            names.push(name);
         }
-        if names.len() == limit || !page.more {
+        let sees_all = !matches!(grant, Grant::Policy(_));
+        if !page.more || (sees_all && names.len() == limit) {
             return Ok((names, page.more));
         }
     }
