@@ -1,11 +1,11 @@
 # Routines of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down test check e2e image bench docs
+.PHONY: help up down test check e2e image bench fuzz docs
 
 help: ## List the routines
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## Build the registry and run it on 127.0.0.1:5000
+up: ## Build the registry and run it on port 5000, with access control and TLS
 	@scripts/install-packages.sh build
 	@scripts/up.sh
 
@@ -24,6 +24,10 @@ check: ## The fast part of `make test`
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo xtask tidy
 	cargo nextest run --workspace -E 'not binary(=e2e)'
+
+fuzz: ## Fuzz every parser that a stranger reaches: `make fuzz SECONDS=60`
+	@scripts/install-packages.sh fuzz
+	@scripts/fuzz.sh all $(or $(SECONDS),60)
 
 image: ## Build the image registry:latest and load it into the local engine
 	@scripts/install-packages.sh build

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a Debian or Ubuntu machine ready to build (`build`), to build and test (`test`), or to
-# build and measure (`bench`).
+# Makes a Debian or Ubuntu machine ready to build (`build`), to build and test (`test`), to
+# build and measure (`bench`), or to build and fuzz (`fuzz`).
 #
 # Installs only what is missing, so it costs next to nothing when run again. Without root, or on
 # another system, it says what to install and exits 1.
@@ -47,8 +47,9 @@ case $mode in
         build_files+=("${test_files[@]}")
         ;;
     bench) build_tools+=("docker-registry docker-registry" "nginx nginx-light") ;;
+    fuzz) build_tools+=("c++ g++") ;;
     *)
-        echo "usage: $0 build|test|bench" >&2
+        echo "usage: $0 build|test|bench|fuzz" >&2
         exit 2
         ;;
 esac

@@ -99,7 +99,7 @@ fn check_arrows(allowed: &BTreeMap<String, BTreeSet<String>>, metadata: &Value) 
 
 fn rust_files(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    let mut todo = vec![root.join("crates"), root.join("xtask")];
+    let mut todo = vec![root.join("crates"), root.join("xtask"), root.join("fuzz")];
     while let Some(dir) = todo.pop() {
         for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
             let path = entry?.path();

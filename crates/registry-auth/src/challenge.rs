@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use registry_core::access::{Access, Action, Resource};
+use registry_core::access::{Access, Action, Caller, Resource};
 use serde_json::{Value, json};
 
 use crate::token::TokenFault;
@@ -18,6 +18,32 @@ pub struct Challenge {
     pub wanted: Vec<Access>,
     /// Why, for the log; not for the client.
     pub reason: Reason,
+}
+
+/// A refusal of somebody who has proved who they are: the answer is status 403, because no other
+/// token would help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forbidden {
+    /// Who.
+    pub caller: Caller,
+    /// A right that they lack: the first, or to push there if they lack that too.
+    pub missing: Access,
+    /// Some who can give it; may be empty.
+    pub administrators: Vec<String>,
+}
+
+impl Forbidden {
+    /// What a person is told: which right is missing, and who can give it.
+    pub fn message(&self) -> String {
+        let Resource::Repository(name) = &self.missing.resource else {
+            return format!("{} may not list the repositories of this registry", self.caller.name);
+        };
+        let ask = match &self.administrators[..] {
+            [] => "an administrator of this registry".to_owned(),
+            names => names.join(" or "),
+        };
+        format!("{} lacks the right to {} on {name}; ask {ask} for it", self.caller.name, self.missing.action)
+    }
 }
 
 /// Why a request was refused.
@@ -35,6 +61,9 @@ pub enum Reason {
     /// The bearer token proves nothing.
     #[error("invalid token")]
     InvalidToken(#[from] TokenFault),
+    /// The account behind the token is gone or disabled, or what it was issued for has ended.
+    #[error("what the token was issued for has ended")]
+    Ended,
     /// The token is good, but lacks a right.
     #[error("the token of `{caller}` does not allow {}", scope_of(missing))]
     InsufficientScope {
@@ -60,15 +89,34 @@ pub fn access_detail(wanted: &[Access]) -> Value {
         .collect()
 }
 
+/// What somebody who is not logged in is told: it is the same whether there is such a repository or
+/// not. `host` is the registry as image names begin.
+pub(crate) fn log_in(missing: &Access, host: Option<&str>) -> String {
+    let right = match &missing.resource {
+        Resource::Repository(name) => format!("with the right to {} on {name}", missing.action),
+        Resource::Catalog => "to list the repositories of this registry".to_owned(),
+    };
+    let how = host.map(|host| format!(": docker login {host}")).unwrap_or_default();
+    format!("log in first, {right}{how}")
+}
+
 /// `Basic realm="…"`.
 pub(crate) fn basic(realm: &str) -> String {
     format!("Basic realm={}", quoted(realm))
 }
 
-/// `Bearer realm="…",service="…"`, then `,scope="…"` unless `scope` is empty, then `,error="…"`.
-pub(crate) fn bearer(realm: &str, service: &str, scope: &str, error: Option<&str>) -> String {
+/// `Bearer realm="…",service="…"`, then `,scope="…"` unless `scope` is empty, then `,error="…"`, then
+/// `,error_description="…"`, which Docker, podman and skopeo show to people.
+pub(crate) fn bearer(
+    realm: &str,
+    service: &str,
+    scope: &str,
+    error: Option<&str>,
+    description: Option<&str>,
+) -> String {
     let mut text = format!("Bearer realm={},service={}", quoted(realm), quoted(service));
-    for (key, value) in [("scope", (!scope.is_empty()).then_some(scope)), ("error", error)] {
+    let scope = (!scope.is_empty()).then_some(scope);
+    for (key, value) in [("scope", scope), ("error", error), ("error_description", description)] {
         if let Some(value) = value {
             let _ = write!(text, ",{key}={}", quoted(value));
         }
@@ -100,12 +148,12 @@ pub(crate) fn merged_scope(wanted: &[Access]) -> String {
 }
 
 /// One right as a scope, such as `repository:team/api:pull`.
-pub(crate) fn scope_of(access: &Access) -> String {
+pub fn scope_of(access: &Access) -> String {
     let (kind, name) = parts(&access.resource);
     format!("{kind}:{name}:{}", access.action)
 }
 
-fn parts(resource: &Resource) -> (&'static str, &str) {
+pub(crate) fn parts(resource: &Resource) -> (&'static str, &str) {
     match resource {
         Resource::Repository(name) => ("repository", name.as_str()),
         Resource::Catalog => ("registry", "catalog"),
@@ -162,10 +210,14 @@ mod tests {
         check("a\r\nSet-Cookie: x\0\u{7f}\u{85}", r#"Basic realm="aSet-Cookie: x""#);
         check("Größe", r#"Basic realm="Gr??e""#);
         assert_eq!(
-            bearer("https://auth/token", "reg", "repository:a:pull", Some("invalid_token")),
+            bearer("https://auth/token", "reg", "repository:a:pull", Some("invalid_token"), None),
             r#"Bearer realm="https://auth/token",service="reg",scope="repository:a:pull",error="invalid_token""#
         );
-        assert_eq!(bearer("r", "s", "", None), r#"Bearer realm="r",service="s""#);
+        assert_eq!(bearer("r", "s", "", None, None), r#"Bearer realm="r",service="s""#);
+        assert_eq!(
+            bearer("r", "s", "", Some("e"), Some("log in\r\n\"")),
+            r#"Bearer realm="r",service="s",error="e",error_description="log in\"""#
+        );
     }
 
     #[test]

@@ -3,40 +3,20 @@
 //! Does not decide about repositories: whoever is in may do everything.
 
 mod file;
-mod gate;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc};
 
-use base64::{
-    Engine, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 use registry_core::access::{Caller, Grant};
 use ring::{hmac, rand::SystemRandom};
 
 use crate::{
     Ask, AuthError, SetupError, Verdict,
+    basic::{Credential, credential},
     challenge::{self, Challenge, Reason},
+    fuzzing::User,
+    gate::{Gate, Tag},
 };
 use file::{UserFile, Users};
-use gate::{Gate, Tag};
-
-/// The longest user name that is looked at, in bytes.
-pub const MAX_USER: usize = 256;
-/// The longest password that is looked at, in bytes. Like every bcrypt, the check itself only uses
-/// the first 72; `htpasswd -B` and distribution accept longer ones that way, so we do too.
-pub const MAX_PASSWORD: usize = 1024;
-/// How long a password that was proved stays proved without another bcrypt run, in seconds.
-/// A change of the user's hash ends it at once.
-pub const CACHE_TTL: i64 = 300;
-/// How long a check waits for a free core before it is [`AuthError::Busy`].
-pub const MAX_WAIT: Duration = Duration::from_secs(30);
-
-/// Standard base64 with or without padding; stricter readings turn real clients away.
-const BASIC: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 /// The settings of the scheme, as under `auth.htpasswd`.
 #[derive(Clone, Debug)]
@@ -74,12 +54,6 @@ impl fmt::Debug for Htpasswd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Htpasswd").field("realm", &self.realm).field("path", &self.file.path()).finish_non_exhaustive()
     }
-}
-
-/// A request's credentials, or why there are none.
-enum Credential {
-    Given { user: Vec<u8>, password: Vec<u8> },
-    Refused(Reason),
 }
 
 impl Htpasswd {
@@ -146,35 +120,14 @@ impl Htpasswd {
     }
 }
 
+/// For fuzzing: see [`crate::fuzzing::htpasswd`].
+pub(crate) fn users(file: &[u8]) -> Result<Vec<User>, usize> {
+    Users::parse(file).map(|users| users.by_name())
+}
+
 fn granted(user: &[u8]) -> Verdict {
     let caller = Caller { name: String::from_utf8_lossy(user).into_owned(), account: None };
     Verdict::Granted { caller, grant: Grant::Everything, expires_at: None }
-}
-
-/// Reads `Basic <base64 of user:password>`. Source: RFC 7617.
-fn credential(authorization: Option<&str>) -> Credential {
-    let Some((kind, encoded)) = authorization.and_then(|value| value.split_once(' ')) else {
-        return Credential::Refused(Reason::NoCredentials);
-    };
-    if !kind.eq_ignore_ascii_case("basic") {
-        return Credential::Refused(Reason::NoCredentials);
-    }
-    let encoded = encoded.trim_matches(' ');
-    if encoded.len() > (MAX_USER + MAX_PASSWORD + 1).div_ceil(3) * 4 {
-        return Credential::Refused(Reason::MalformedCredentials);
-    }
-    let Ok(mut user) = BASIC.decode(encoded) else {
-        return Credential::Refused(Reason::MalformedCredentials);
-    };
-    let Some(colon) = user.iter().position(|byte| *byte == b':') else {
-        return Credential::Refused(Reason::MalformedCredentials);
-    };
-    let password = user.split_off(colon + 1);
-    user.pop();
-    if user.len() > MAX_USER || password.len() > MAX_PASSWORD {
-        return Credential::Refused(Reason::MalformedCredentials);
-    }
-    Credential::Given { user, password }
 }
 
 #[cfg(test)]

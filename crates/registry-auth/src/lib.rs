@@ -1,25 +1,43 @@
 //! Owns how a caller proves who they are: the `htpasswd`, `token` and `silly` schemes, with the
-//! configuration, the challenges and the verdicts that the `registry` image gives.
+//! configuration, the challenges and the verdicts that the `registry` image gives, and `roadstead`,
+//! the accounts of our own.
 //!
 //! Does not own what a request needs (`registry-core::access`), nor the HTTP response: the caller
 //! turns a [`Challenge`] into status 401. Nothing here reads a clock; [`Ask::now`] says the time.
 
+mod basic;
 pub mod challenge;
+#[doc(hidden)]
+pub mod fuzzing;
+mod gate;
 pub mod htpasswd;
+pub mod issuer;
+pub mod lockout;
+pub mod password;
+mod random;
+mod realm;
+pub mod roadstead;
+pub mod scope;
+pub mod secret;
 pub mod setup;
 pub mod silly;
 pub mod token;
 
+use std::{net::IpAddr, sync::Arc};
+
 use registry_core::access::{Access, Caller, Grant};
 
-pub use challenge::{Challenge, Reason, access_detail};
+pub use basic::{MAX_PASSWORD, MAX_USER, name_and_password};
+pub use challenge::{Challenge, Forbidden, Reason, access_detail};
+pub use gate::{CACHE_TTL, MAX_WAIT};
 pub use htpasswd::Htpasswd;
+pub use roadstead::Roadstead;
 pub use setup::SetupError;
 pub use silly::Silly;
 pub use token::Token;
 
 /// What one request says about its caller, and what it wants to do.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ask<'a> {
     /// The `Authorization` header; `None` too when it is no text.
     pub authorization: Option<&'a str>,
@@ -29,6 +47,10 @@ pub struct Ask<'a> {
     pub host: Option<&'a str>,
     /// The `X-Forwarded-Proto` header, for `autoredirect`.
     pub forwarded_proto: Option<&'a str>,
+    /// Whether the connection is encrypted here.
+    pub tls: bool,
+    /// The client's address, where it is known.
+    pub address: Option<IpAddr>,
     /// The time, in seconds since 1970.
     pub now: i64,
 }
@@ -48,6 +70,8 @@ pub enum Verdict {
     },
     /// The request is answered 401 with this challenge.
     Refused(Challenge),
+    /// The request is answered 403: the caller is known, and may not do it.
+    Forbidden(Forbidden),
 }
 
 /// No verdict could be reached.
@@ -56,6 +80,12 @@ pub enum AuthError {
     /// Too many password checks are waiting for a core; worth status 503 and a `Retry-After`.
     #[error("check a password: too many other checks are under way")]
     Busy,
+    /// Too many failures came before; worth status 429 and a `Retry-After`.
+    #[error("log in: too many failures; try again in {retry_after} s")]
+    Locked {
+        /// Seconds until the next try counts.
+        retry_after: u64,
+    },
 }
 
 /// One configured scheme, chosen by the key under `auth` in the configuration.
@@ -66,29 +96,33 @@ pub enum Scheme {
     Htpasswd(Htpasswd),
     /// Bearer tokens of an external issuer.
     Token(Token),
+    /// This registry's own accounts, rules and tokens.
+    Roadstead(Arc<Roadstead>),
     /// Anyone who sends any `Authorization` header; for tests of clients only.
     Silly(Silly),
 }
 
 impl Scheme {
-    /// Decides about one request. Blocks: a password that is not in the cache costs one bcrypt run
-    /// (some 50 ms), and up to [`htpasswd::MAX_WAIT`] of waiting for a free core before it.
+    /// Decides about one request. Blocks: a password that is not in the cache costs one run of a
+    /// slow hash (some 50 ms), and up to [`MAX_WAIT`] of waiting for a free core before it.
     pub fn verify(&self, ask: &Ask<'_>) -> Result<Verdict, AuthError> {
         match self {
             Self::Htpasswd(scheme) => scheme.verify(ask),
             Self::Token(scheme) => Ok(scheme.verify(ask)),
+            Self::Roadstead(scheme) => scheme.verify(ask),
             Self::Silly(scheme) => Ok(scheme.verify(ask)),
         }
     }
 
-    /// Decides without bcrypt and without waiting, so it may run on an async thread: a look into
+    /// Decides without a slow hash and without waiting, so it may run on an async thread: a look into
     /// memory (and whether the password file changed), or a few signatures. `None` says that only
     /// [`Scheme::verify`] can tell.
-    pub fn verify_quick(&self, ask: &Ask<'_>) -> Option<Verdict> {
+    pub fn verify_quick(&self, ask: &Ask<'_>) -> Option<Result<Verdict, AuthError>> {
         match self {
-            Self::Htpasswd(scheme) => scheme.verify_quick(ask),
-            Self::Token(scheme) => Some(scheme.verify(ask)),
-            Self::Silly(scheme) => Some(scheme.verify(ask)),
+            Self::Htpasswd(scheme) => scheme.verify_quick(ask).map(Ok),
+            Self::Token(scheme) => Some(Ok(scheme.verify(ask))),
+            Self::Roadstead(scheme) => scheme.verify_quick(ask),
+            Self::Silly(scheme) => Some(Ok(scheme.verify(ask))),
         }
     }
 }

@@ -28,7 +28,7 @@ impl Silly {
         // One scope per right, not merged, as in distribution.
         let scopes: Vec<String> = ask.wanted.iter().map(challenge::scope_of).collect();
         Verdict::Refused(Challenge {
-            www_authenticate: challenge::bearer(&self.realm, &self.service, &scopes.join(" "), None),
+            www_authenticate: challenge::bearer(&self.realm, &self.service, &scopes.join(" "), None, None),
             wanted: ask.wanted.to_vec(),
             reason: Reason::NoCredentials,
         })
@@ -45,9 +45,10 @@ mod tests {
     /// Checks what `authorization` leads to: the caller's name, or the challenge.
     fn check(authorization: Option<&str>, wanted: &[Access], expected: &str) {
         let silly = Silly { realm: "https://auth/".to_owned(), service: "reg".to_owned() };
-        let ask = Ask { authorization, wanted, host: None, forwarded_proto: None, now: 0 };
+        let ask = Ask { authorization, wanted, host: None, forwarded_proto: None, tls: false, address: None, now: 0 };
         let seen = match silly.verify(&ask) {
             Verdict::Granted { caller, .. } => caller.name,
+            Verdict::Forbidden(forbidden) => panic!("{}", forbidden.message()),
             Verdict::Refused(challenge) => challenge.www_authenticate,
         };
         assert_eq!(seen, expected);

@@ -2,8 +2,8 @@
 //!
 //! Does not issue tokens, and does not know users: the issuer decided who may do what.
 
-mod claims;
-mod key;
+pub(crate) mod claims;
+pub(crate) mod key;
 mod trust;
 
 use std::{borrow::Cow, fmt::Write, path::PathBuf};
@@ -16,6 +16,7 @@ use tracing::warn;
 use crate::{
     Ask, SetupError, Verdict,
     challenge::{self, Challenge, Reason},
+    realm::{bearer, same_host},
 };
 use claims::Claims;
 pub use claims::LEEWAY;
@@ -26,8 +27,6 @@ use trust::{Trust, TrustedKey};
 pub const MAX_TOKEN: usize = 16 << 10;
 /// Where `autoredirect` sends clients unless configured otherwise.
 pub const DEFAULT_AUTOREDIRECT_PATH: &str = "/auth/token";
-/// The longest `Host` that a realm is made of: a DNS name and a port.
-const MAX_HOST: usize = 260;
 
 /// How many characters of a token's text a log shows.
 const MAX_SHOWN: usize = 80;
@@ -167,16 +166,7 @@ impl Token {
 
     /// The claims of a token and its expiry, if everything about it is right.
     fn prove(&self, token: &str, now: i64) -> Result<(Claims, i64), TokenFault> {
-        if token.len() > MAX_TOKEN {
-            return Err(TokenFault::TooLong);
-        }
-        let malformed = || TokenFault::Malformed("not three parts of base64url");
-        let (message, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
-        let (header, payload) = message.split_once('.').ok_or_else(malformed)?;
-        // A fourth part fails here: a dot is no base64url.
-        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
-        let (header, payload, signature) = (decode(header)?, decode(payload)?, decode(signature)?);
-
+        let Parts { message, header, payload, signature } = Parts::of(token)?;
         let header: Header = serde_json::from_slice(&header).map_err(|_| TokenFault::Malformed("header"))?;
         if header.crit.is_some() {
             return Err(TokenFault::Critical);
@@ -219,7 +209,7 @@ impl Token {
     fn refuse(&self, ask: &Ask<'_>, error: Option<&str>, reason: Reason) -> Verdict {
         let scope = challenge::merged_scope(ask.wanted);
         Verdict::Refused(Challenge {
-            www_authenticate: challenge::bearer(&self.realm_for(ask), &self.service, &scope, error),
+            www_authenticate: challenge::bearer(&self.realm_for(ask), &self.service, &scope, error, None),
             wanted: ask.wanted.to_vec(),
             reason,
         })
@@ -227,32 +217,38 @@ impl Token {
 
     /// Where this client gets a token. A `Host` that is none leads to the configured realm.
     fn realm_for(&self, ask: &Ask<'_>) -> Cow<'_, str> {
-        let (Some(path), Some(host)) = (&self.autoredirect, ask.host.filter(|host| is_host(host))) else {
-            return Cow::Borrowed(&self.realm);
-        };
-        // Proxies in a row each add their own; the first is what the client used.
-        let proto = ask.forwarded_proto.and_then(|all| all.split(',').next()).unwrap_or_default();
-        let scheme = if proto.trim().eq_ignore_ascii_case("http") { "http" } else { "https" };
-        Cow::Owned(format!("{scheme}://{host}{path}"))
+        let beside = self.autoredirect.as_ref().and_then(|path| same_host(ask, "https", path));
+        beside.map_or(Cow::Borrowed(&self.realm), Cow::Owned)
+    }
+}
+
+/// A token in compact form, taken apart. Source: RFC 7515, 7.1.
+pub(crate) struct Parts<'a> {
+    /// What is signed: the first two parts as they are.
+    pub(crate) message: &'a str,
+    pub(crate) header: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+}
+
+impl<'a> Parts<'a> {
+    /// The parts of a token of at most [`MAX_TOKEN`] bytes.
+    pub(crate) fn of(token: &'a str) -> Result<Self, TokenFault> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenFault::TooLong);
+        }
+        let malformed = || TokenFault::Malformed("not three parts of base64url");
+        let (message, signature) = token.rsplit_once('.').ok_or_else(malformed)?;
+        let (header, payload) = message.split_once('.').ok_or_else(malformed)?;
+        // A fourth part fails here: a dot is no base64url.
+        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| malformed());
+        Ok(Self { message, header: decode(header)?, payload: decode(payload)?, signature: decode(signature)? })
     }
 }
 
 /// A text from a token as a log may show it: short, and without control characters.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     text.chars().take(MAX_SHOWN).flat_map(char::escape_debug).collect()
-}
-
-/// The token of `Bearer <token>`.
-fn bearer(authorization: Option<&str>) -> Option<&str> {
-    let (kind, token) = authorization?.split_once(' ')?;
-    let token = token.trim_matches(' ');
-    (kind.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
-}
-
-/// A name, IPv4 or bracketed IPv6 address, with or without a port; nothing that ends an authority.
-fn is_host(host: &str) -> bool {
-    let good = |c: u8| c.is_ascii_alphanumeric() || b".-_:[]".contains(&c);
-    !host.is_empty() && host.len() <= MAX_HOST && host.bytes().all(good)
 }
 
 /// A path that cannot leave its place in a URL: it begins with a slash, and every byte that is not

@@ -88,8 +88,9 @@ pub struct PolicyGrant {
     pub policy: Arc<Policy>,
     /// Whom it is asked about; `None` for an anonymous caller.
     pub who: Option<AccountId>,
-    /// The rights of the token; `None` for somebody who came without one.
-    pub scope: Option<Vec<Access>>,
+    /// The rights of the token, shared with all requests that came with it; `None` for somebody who
+    /// came without one.
+    pub scope: Option<Arc<[Access]>>,
 }
 
 impl PolicyGrant {
@@ -101,7 +102,8 @@ impl PolicyGrant {
         }
     }
 
-    fn is_in_scope(&self, wanted: &Access) -> bool {
+    /// Whether the token holds it, whatever the policy says.
+    pub fn is_in_scope(&self, wanted: &Access) -> bool {
         self.scope.as_ref().is_none_or(|rights| contain(rights, wanted))
     }
 }

@@ -5,11 +5,16 @@
 //! <root>/roadstead/lock                                             held while a server runs
 //! <root>/roadstead/meta.sqlite3                                     rows
 //! <root>/roadstead/uploads/<id>.<owner>                             uploads in progress
+//! <root>/roadstead/admin.sock                                       takes commands while a server runs
+//! <root>/roadstead/audit/audit.log                                  who did what; older ones end in .1, .2, ...
 //! ```
+//!
+//! The rows hold password hashes and private keys, so that `roadstead` is made for its owner alone.
 
 use std::{
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -48,9 +53,9 @@ impl DataDir {
             move |source| DataDirError::Open { path, source }
         };
         let mut dir = Self { root: root.to_owned(), is_new: false, _lock: None };
-        for path in [dir.blobs(), dir.uploads()] {
+        for (path, mode) in [(dir.blobs(), 0o777), (dir.own(), 0o700), (dir.uploads(), 0o777)] {
             dir.is_new |= !path.exists();
-            fs::create_dir_all(&path).map_err(failed(&path))?;
+            fs::DirBuilder::new().recursive(true).mode(mode).create(&path).map_err(failed(&path))?;
         }
         let path = dir.own().join("lock");
         let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed(&path))?;
@@ -126,6 +131,16 @@ impl DataDir {
     /// Where uploads in progress are.
     pub fn uploads(&self) -> PathBuf {
         self.own().join("uploads")
+    }
+
+    /// The socket of the admin API.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.own().join("admin.sock")
+    }
+
+    /// The directory of the audit log.
+    pub fn audit(&self) -> PathBuf {
+        self.own().join("audit")
     }
 
     /// Whether another registry server has left images here that no row of ours knows: a

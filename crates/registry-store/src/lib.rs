@@ -5,6 +5,8 @@
 pub mod blob;
 pub mod data_dir;
 pub mod disk;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod hash;
 pub mod maintenance;
 pub mod meta;

@@ -1,6 +1,8 @@
 //! Where rows live: SQLite in the data directory, or memory.
 
+pub(crate) mod document;
 pub mod memory;
+mod private;
 mod schema;
 pub mod sqlite;
 mod statements;

@@ -1,11 +1,17 @@
 //! One suite for every store: what the traits promise, on memory and on the real thing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
 use registry_core::{
+    account::Kind,
     digest::{Algorithm, Digest},
+    directory::{Directories, Directory, Edit},
     manifest::{IndexPolicy, parse},
     name::RepoName,
     reference::{Reference, Tag},
@@ -304,6 +310,144 @@ proptest! {
     }
 }
 
+/// A directory that can be told from others by its number.
+fn directory(number: u64) -> Directory {
+    let edits: Vec<Edit> = (0..=number)
+        .map(|n| Edit::AddAccount {
+            name: format!("u{n}").parse().unwrap(),
+            kind: Kind::User,
+            description: "x".repeat(200),
+        })
+        .collect();
+    Directory::new(format!("issuer {number}")).edited(&edits, 100).unwrap()
+}
+
+async fn on_each_directories<F: AsyncFn(Arc<dyn Directories>)>(suite: F) {
+    suite(Arc::new(MemoryMetadata::default())).await;
+    let dir = tempfile::tempdir().unwrap();
+    suite(Arc::new(SqliteMetadata::open(&dir.path().join("meta"), Poison::default()).unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_replaced_only_by_who_knows_the_newest() {
+    on_each_directories(async |store| {
+        let changed =
+            |saved: Result<u64, StoreError>| matches!(saved, Err(StoreError::Refused(Refusal::DirectoryChanged)));
+        assert_eq!(store.load().await.unwrap(), None);
+        for early in [1, 2, u64::from(u32::MAX)] {
+            assert!(changed(store.save(early, directory(9)).await), "{early} was never there");
+        }
+        assert_eq!(store.load().await.unwrap(), None);
+        let mut version = 0;
+        for number in 0..4 {
+            let next = store.save(version, directory(number)).await.unwrap();
+            assert!(next > version);
+            for stale in [0, version, next + 1] {
+                assert!(changed(store.save(stale, directory(9)).await), "{stale} at {next}");
+            }
+            assert_eq!(store.load().await.unwrap(), Some((next, directory(number))));
+            version = next;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_saves_at_the_same_time_one_wins() {
+    on_each_directories(async |store| {
+        let mut version = 0;
+        for _round in 0..10 {
+            let saves = (0..8).map(|number| {
+                let store = Arc::clone(&store);
+                tokio::spawn(async move { (number, store.save(version, directory(number)).await) })
+            });
+            let mut won = Vec::new();
+            for save in saves.collect::<Vec<_>>() {
+                match save.await.unwrap() {
+                    (number, Ok(next)) => won.push((next, directory(number))),
+                    (_, Err(StoreError::Refused(Refusal::DirectoryChanged))) => {}
+                    (_, Err(error)) => panic!("{error}"),
+                }
+            }
+            assert_eq!(won.len(), 1, "{won:?}");
+            assert_eq!(store.load().await.unwrap().as_ref(), won.first());
+            version = won[0].0;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("meta");
+    let mut version = 0;
+    for number in 0..3 {
+        let store = SqliteMetadata::open(&path, Poison::default()).unwrap();
+        let before = (number > 0).then(|| (version, directory(number - 1)));
+        assert_eq!(store.load().await.unwrap(), before);
+        version = store.save(version, directory(number)).await.unwrap();
+    }
+}
+
+/// What a copy has in it that ends anywhere in the log: some version, whole, and the newest if it is
+/// a copy of everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_files_holds_a_whole_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, copy) = (dir.path().join("meta"), dir.path().join("copy"));
+    let log = |path: &Path| PathBuf::from(format!("{}-wal", path.display()));
+    let store = SqliteMetadata::open(&path, Poison::default()).unwrap();
+    let saves = 12;
+    for number in 0..saves {
+        assert_eq!(store.save(number, directory(number)).await.unwrap(), number + 1);
+        let length = std::fs::metadata(log(&path)).unwrap().len();
+        let mut cuts: Vec<u64> = (0..4).map(|part| length * part / 4 + 7 * number).collect();
+        cuts.push(length);
+        let mut last = 0;
+        for cut in cuts {
+            std::fs::copy(&path, &copy).unwrap();
+            std::fs::copy(log(&path), log(&copy)).unwrap();
+            std::fs::File::options().write(true).open(log(&copy)).unwrap().set_len(cut.min(length)).unwrap();
+            let copied = SqliteMetadata::open(&copy, Poison::default()).unwrap();
+            let version = match copied.load().await.unwrap() {
+                None => 0,
+                Some((version, found)) => {
+                    assert_eq!(found, directory(version - 1));
+                    version
+                }
+            };
+            assert!(version >= last, "a longer log holds {version} after {last}");
+            last = version;
+        }
+        assert_eq!(last, number + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_that_cannot_be_read_is_not_taken_for_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("meta");
+    let check = async |set: &str, expected: &str| {
+        let store = SqliteMetadata::open(&path, Poison::default()).unwrap();
+        if store.load().await.is_ok_and(|found| found.is_none()) {
+            store.save(0, directory(0)).await.unwrap();
+        }
+        let db = rusqlite::Connection::open(&path).unwrap();
+        assert_eq!(db.execute(&format!("UPDATE directory SET document = {set}"), []).unwrap(), 1);
+        let error = store.load().await.unwrap_err();
+        assert_eq!(error.to_string(), "read the accounts and rules");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains(expected), "{set}: {cause}");
+        let first = store.save(0, directory(1)).await;
+        assert!(matches!(first, Err(StoreError::Refused(Refusal::DirectoryChanged))), "{set}: {first:?}");
+    };
+    check("''", "damaged").await;
+    check("'{}'", "damaged").await;
+    check("cast(x'7bff7d' as text)", "damaged").await;
+    check("'{\"format\":7}'", "run the newer server").await;
+}
+
 async fn on_each_blobs<F: AsyncFn(&dyn Blobs)>(suite: F) {
     suite(&MemoryBlobs::default()).await;
     let dir = tempfile::tempdir().unwrap();
@@ -405,4 +549,49 @@ fn a_data_directory_has_one_server() {
     assert!(matches!(DataDir::open(root.path()), Err(DataDirError::Locked(_))));
     drop(first);
     DataDir::open(root.path()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_owner_may_read_the_metadata() {
+    use std::{
+        fs::{self, Permissions},
+        os::unix::fs::PermissionsExt as _,
+    };
+    let root = tempfile::tempdir().unwrap();
+    let mode = |path: &str| fs::metadata(root.path().join(path)).unwrap().permissions().mode() & 0o7777;
+    let files = ["roadstead/meta.sqlite3", "roadstead/meta.sqlite3-wal", "roadstead/meta.sqlite3-shm"];
+    let check_files = |when: &str| {
+        for file in files {
+            assert_eq!(mode(file), 0o600, "{file} {when}");
+        }
+    };
+    let dir = DataDir::open(root.path()).unwrap();
+    assert_eq!(mode("roadstead"), 0o700);
+    let store = SqliteMetadata::open_in(&dir, Poison::default()).unwrap();
+    apply(&store, Change::PutBlob(name("a"), inline(b"x"))).await.unwrap();
+    check_files("when made");
+    // As an older server would have left them when it was killed.
+    let killed = tempfile::tempdir().unwrap();
+    for file in files {
+        let copy = killed.path().join(file.rsplit('/').next().unwrap());
+        fs::copy(root.path().join(file), &copy).unwrap();
+        fs::set_permissions(&copy, Permissions::from_mode(0o644)).unwrap();
+    }
+    drop(store);
+    for file in files {
+        fs::rename(killed.path().join(file.rsplit('/').next().unwrap()), root.path().join(file)).unwrap();
+        assert_eq!(mode(file), 0o644);
+    }
+    let store = SqliteMetadata::open_in(&dir, Poison::default()).unwrap();
+    check_files("when opened");
+    assert!(store.blob(&name("a"), &digest(b"x")).await.unwrap().is_some());
+    // Through a link, as some mount their database from elsewhere.
+    drop(store);
+    let (path, elsewhere) = (dir.metadata(), root.path().join("elsewhere"));
+    fs::rename(&path, &elsewhere).unwrap();
+    fs::set_permissions(&elsewhere, Permissions::from_mode(0o660)).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    let store = SqliteMetadata::open_in(&dir, Poison::default()).unwrap();
+    assert_eq!(mode("elsewhere"), 0o600);
+    assert!(store.blob(&name("a"), &digest(b"x")).await.unwrap().is_some());
 }

@@ -1,11 +1,13 @@
 //! Owns the HTTP API: finds the route of a request, the handler of the route, and what every
 //! answer carries.
 
+pub(crate) mod admin;
 pub(crate) mod blobs;
 pub(crate) mod inbound;
 pub(crate) mod lists;
 pub(crate) mod manifests;
 pub(crate) mod route;
+pub(crate) mod token;
 pub(crate) mod uploads;
 
 use std::{
@@ -35,7 +37,7 @@ use crate::{
     body::Body,
     failure::Failure,
     notify::{Requested, Told},
-    permit::{Permit, permit, permit_with},
+    permit::{Permit, client_address, permit, permit_with},
     sendfile::KernelCopies,
 };
 
@@ -92,9 +94,15 @@ pub(crate) async fn handle(app: Arc<App>, peer: Peer, request: Request<Incoming>
         }
         Ok(route) => {
             handler = name_of(&route);
+            let is_audited = changes_content(&route, &head.method);
             let work = dispatch(&app, &peer, &head, &id, route, &mut body, &mut caller);
             match tokio::time::timeout(limit, work).await {
-                Ok(reply) => reply,
+                Ok(reply) => {
+                    if is_audited && reply.is_ok() {
+                        app.audit.changed(&caller, client_address(&app, &peer, &head), &head.method, head.uri.path());
+                    }
+                    reply
+                }
                 Err(_) => Err(Failure::from(Code::Unavailable)
                     .status(StatusCode::REQUEST_TIMEOUT)
                     .message("the request took longer than this registry allows")),
@@ -123,7 +131,8 @@ pub(crate) async fn handle(app: Arc<App>, peer: Peer, request: Request<Incoming>
             // it shall not send it any more.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         } else {
-            tokio::spawn(body.drain());
+            // Some time is enough to see an answer: nobody shall keep a connection with a byte now and then.
+            tokio::spawn(tokio::time::timeout(app.config.limits.idle, body.drain()));
         }
     }
     app.metrics.observe(handler, &head.method, status, started.elapsed());
@@ -164,7 +173,6 @@ fn routed(app: &App, head: &Parts) -> Result<Route, Failure> {
             .status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
             .message("the request's headers are larger than this registry accepts"));
     }
-    let not_found = || Failure::from(Code::Unsupported).status(StatusCode::NOT_FOUND).message("nothing is here");
     let path = route::decode(head.uri.path())
         .ok_or_else(|| Failure::from(Code::NameInvalid).message("the path has a malformed escape"))?;
     let route = route::parse(&path, &app.config.http.prefix).map_err(|error| match error {
@@ -177,6 +185,10 @@ fn routed(app: &App, head: &Parts) -> Result<Route, Failure> {
     Ok(route)
 }
 
+fn not_found() -> Failure {
+    Failure::from(Code::Unsupported).status(StatusCode::NOT_FOUND).message("nothing is here")
+}
+
 fn name_of(route: &Route) -> &'static str {
     match route {
         Route::Root | Route::Base => "base",
@@ -187,7 +199,10 @@ fn name_of(route: &Route) -> &'static str {
         Route::Uploads(_) => "blob_upload",
         Route::Upload(..) => "blob_upload_chunk",
         Route::Referrers(..) => "referrers",
+        Route::Token => "token",
+        Route::Keys => "keys",
         Route::Healthz | Route::Readyz => "health",
+        Route::Admin => "admin",
     }
 }
 
@@ -203,14 +218,18 @@ async fn dispatch(
     let method = &head.method;
     let get = method == Method::GET || method == Method::HEAD;
     let query = Query::parse(head.uri.query());
+    let administered = match &route {
+        Route::Admin => Some(admin::admit(app.admin.as_ref(), head)?),
+        _ => None,
+    };
     let permit = match needs(&route, method) {
         None => Permit::everyone(),
         Some(wanted) => match (&route, query.get("from").map(str::parse::<RepoName>)) {
             (Route::Uploads(_), Some(Ok(from))) => {
                 // Who may not pull where a mount comes from uploads instead, and learns nothing.
-                permit_with(app, head, &wanted, Access::repository(&from, Action::Pull)).await?
+                permit_with(app, peer, head, &wanted, Access::repository(&from, Action::Pull)).await?
             }
-            _ => permit(app, head, &wanted).await?,
+            _ => permit(app, peer, head, &wanted).await.map_err(|failure| sayable(failure, &route, method))?,
         },
     };
     caller.clone_from(&permit.caller.name);
@@ -218,12 +237,19 @@ async fn dispatch(
     Ok(match route {
         Route::Healthz if get => text(StatusCode::OK, "ok\n"),
         Route::Readyz if get => ready(app).await?,
+        Route::Token => token::issue(call, app.roadstead().ok_or_else(not_found)?, body).await?,
+        Route::Keys if get => token::keys(app.roadstead().ok_or_else(not_found)?),
         Route::Root if get => {
             let mut response = Response::new(Body::Empty);
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
             response
         }
         Route::Base if get => call.finish(json_body(StatusCode::OK, "{}".to_owned())),
+        Route::Admin => match administered {
+            // Also while the registry is read-only, which is about images.
+            Some(admin) if method == Method::POST => admin::post(call, admin, body).await?,
+            _ => return Err(not_allowed("POST")),
+        },
         Route::Catalog if get => lists::catalog(call).await?,
         Route::Tags(name) if get => lists::tags(call, &name).await?,
         Route::Referrers(name, digest) if get => lists::referrers(call, &name, &digest).await?,
@@ -274,13 +300,32 @@ async fn dispatch(
     })
 }
 
+/// Makes a refusal one that people get to read. An answer to `HEAD` cannot say which right is missing,
+/// and clients that ask in this way whether they have to upload a blob show a bare 403. Told that it
+/// is not here, as is said of every blob alike, they begin the upload, whose refusal does say it.
+fn sayable(failure: Failure, route: &Route, method: &Method) -> Failure {
+    match route {
+        Route::Blob(_, digest) if method == Method::HEAD && failure.is(Code::Denied) => blobs::unknown(digest),
+        _ => failure,
+    }
+}
+
+/// Whether a request changes what others see.
+fn changes_content(route: &Route, method: &Method) -> bool {
+    match route {
+        Route::Manifest(..) => method == Method::PUT || method == Method::DELETE,
+        Route::Blob(..) => method == Method::DELETE,
+        _ => false,
+    }
+}
+
 /// The rights that a request needs; `None` where nobody has to say who they are. Cancelling one's
 /// own upload needs no more than beginning it.
 fn needs(route: &Route, method: &Method) -> Option<Vec<Access>> {
     let write = !(method == Method::GET || method == Method::HEAD);
     match route {
-        Route::Healthz | Route::Readyz | Route::Root => None,
-        Route::Base => Some(Vec::new()),
+        Route::Healthz | Route::Readyz | Route::Root | Route::Token | Route::Keys => None,
+        Route::Base | Route::Admin => Some(Vec::new()),
         Route::Catalog => Some(vec![Access::catalog()]),
         Route::Uploads(name) | Route::Upload(name, _) => Some(push(name)),
         Route::Manifest(name, _) | Route::Blob(name, _) if method == Method::DELETE => {
@@ -372,18 +417,13 @@ impl Call<'_> {
         if let Some(host) = &self.app.config.http.host {
             return host.clone();
         }
-        let first = |name: &'static str| {
-            let value = self.header(HeaderName::from_static(name))?;
-            Some(value.split(',').next().unwrap_or(value).trim()).filter(|text| !text.is_empty())
-        };
-        let scheme = match first("x-forwarded-proto") {
+        let scheme = match forwarded(self.head, "x-forwarded-proto") {
             Some("https") => "https",
             Some("http") => "http",
             _ if self.peer.tls => "https",
             _ => "http",
         };
-        let host = first("x-forwarded-host").or_else(|| host_of(self.head));
-        format!("{scheme}://{}", host.unwrap_or("localhost"))
+        format!("{scheme}://{}", public_host(self.head).unwrap_or("localhost"))
     }
 
     /// A URL of this registry for the client: with its origin, unless `relativeurls` is set.
@@ -430,6 +470,17 @@ impl Call<'_> {
 /// A digest in a query.
 pub(crate) fn digest_param(text: &str) -> Result<Digest, Failure> {
     text.parse().map_err(|error: DigestError| Failure::from(Code::DigestInvalid).message(error.to_string()))
+}
+
+/// What the outermost proxy says of the request that it got.
+fn forwarded<'a>(head: &'a Parts, name: &'static str) -> Option<&'a str> {
+    let value = head.headers.get(name)?.to_str().ok()?;
+    Some(value.split(',').next().unwrap_or(value).trim()).filter(|text| !text.is_empty())
+}
+
+/// The host that the client knows this registry by, with proxies in between.
+pub(crate) fn public_host(head: &Parts) -> Option<&str> {
+    forwarded(head, "x-forwarded-host").or_else(|| host_of(head))
 }
 
 /// The host that a request is for: a header in HTTP/1, a part of the address in HTTP/2.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use http::{HeaderName, HeaderValue};
-use registry_auth::Scheme;
+use registry_auth::{Roadstead, Scheme};
 use registry_core::{
     manifest::IndexPolicy,
     store::{Blobs, Metadata, OutboxEvent},
@@ -17,8 +17,8 @@ use registry_core::{
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
-    answers::Answers, config::Config, health::Health, metrics::Metrics, notify::Notifier, permit::Turns,
-    sessions::Sessions,
+    admin::Admin, answers::Answers, audit::Audit, config::Config, health::Health, metrics::Metrics, notify::Notifier,
+    permit::Turns, sessions::Sessions,
 };
 
 /// The parts of a running server.
@@ -29,6 +29,10 @@ pub(crate) struct App {
     pub(crate) blobs: Arc<dyn Blobs>,
     /// How callers prove who they are; `None` for an open registry.
     pub(crate) scheme: Option<Arc<Scheme>>,
+    /// Who did what.
+    pub(crate) audit: Audit,
+    /// Carries out orders to access control, where this registry has its own.
+    pub(crate) admin: Option<Arc<Admin>>,
     /// Who may check a password now.
     pub(crate) turns: Turns,
     /// The configuration that it was started with.
@@ -66,6 +70,14 @@ pub(crate) struct App {
 }
 
 impl App {
+    /// The scheme of our own, where that is the one in effect.
+    pub(crate) fn roadstead(&self) -> Option<&Arc<Roadstead>> {
+        match self.scheme.as_deref() {
+            Some(Scheme::Roadstead(scheme)) => Some(scheme),
+            _ => None,
+        }
+    }
+
     /// Wakes the deliverers, if there was anything for them.
     pub(crate) fn ring(&self, events: bool) {
         if events {

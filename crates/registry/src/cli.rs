@@ -1,6 +1,13 @@
 //! Owns the command line: what can be asked, and the help that says so.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    accounts::commands::{Grant, Group, Key, Robot, User, With},
+    init::Init,
+};
 
 /// A private container registry.
 #[derive(Debug, Parser)]
@@ -8,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     name = "registry",
     version = concat!("roadstead ", env!("CARGO_PKG_VERSION")),
     about = "A private container registry: a drop-in for the registry image that keeps what it acknowledged.",
-    after_help = "Examples:\n  registry serve /etc/distribution/config.yml\n  registry verify-config config.yml\n  \
+    after_help = "Examples:\n  registry init\n  registry serve /etc/distribution/config.yml\n  registry grant add user:alice 'team/*' push\n  \
                   REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/srv/registry registry serve config.yml\n\n\
                   CONFIG may be left out where REGISTRY_CONFIGURATION_PATH names it.",
     arg_required_else_help = true,
@@ -26,6 +33,13 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Make a registry with access control and TLS, ready to serve
+    #[command(
+        after_help = "Asks nothing, and prints once what must be kept. Where a registry is already, nothing is changed.\n\n\
+                      Examples:\n  registry init\n  registry init /srv/registry --name registry.example.com --anonymous-pull\n  \
+                      registry init /srv/registry --password-file /root/registry-password --format json"
+    )]
+    Init(Init),
     /// Serve the registry until SIGTERM; SIGHUP re-reads the log level and the read-only switch
     #[command(after_help = "Example:\n  registry serve /etc/distribution/config.yml")]
     Serve(ConfigPath),
@@ -47,6 +61,32 @@ pub(crate) enum Command {
     /// Look at events that could not be delivered, and send them again
     #[command(subcommand)]
     Notifications(Notifications),
+    /// Have Docker and podman trust a registry that has its own certificate authority
+    #[command(after_help = TRUST_HELP)]
+    Trust(Trust),
+    /// Manage users: people, who log in with a password or a token
+    #[command(
+        after_help = "Examples:\n  registry user add alice\n  registry user list --server https://localhost:5000\n  \
+                      registry user token alice --label laptop"
+    )]
+    User(With<User>),
+    /// Manage robots: programs, which log in with a secret
+    #[command(
+        after_help = "Examples:\n  registry robot create ci --allow 'team/*:push' > secret\n  registry robot list"
+    )]
+    Robot(With<Robot>),
+    /// Manage groups, whose members get rights together
+    #[command(after_help = "Examples:\n  registry group add dev\n  registry group join dev user:alice")]
+    Group(With<Group>),
+    /// Manage rules: who may do what where
+    #[command(
+        after_help = "Examples:\n  registry grant add user:alice 'team/*' push\n  registry grant add anonymous 'public/**' pull\n  \
+                      registry grant explain user:alice team/api push"
+    )]
+    Grant(With<Grant>),
+    /// Manage the keys that tokens are signed with
+    #[command(after_help = "Examples:\n  registry key list\n  registry key rotate")]
+    Key(With<Key>),
     /// Print the manual page
     #[command(after_help = "Example:\n  registry man > /usr/local/share/man/man1/registry.1")]
     Man,
@@ -120,6 +160,57 @@ pub(crate) enum Notifications {
     },
 }
 
+/// Shown after the options of `trust`.
+const TRUST_HELP: &str = "\
+Without --install, the authority's certificate is printed, and its fingerprint to compare. Docker, podman, skopeo and \
+buildah read what --install writes at their next connection: no restart, and no insecure-registries.
+
+Exits with 1 if the server cannot be reached, if its certificate is not one that clients would accept, or if nobody \
+vouches for its authority.
+
+Examples:
+  registry trust registry.example.com:5000
+  registry trust registry.example.com:5000 --install --fingerprint sha256:2cf2…
+  registry trust registry.example.com:5000 --install --ca ca.pem --offline
+  registry trust localhost:5000 --install --config config.yml
+  registry trust registry.example.com:5000 --remove";
+
+/// Whom to trust, and on whose word.
+#[derive(Debug, Args)]
+pub(crate) struct Trust {
+    /// The registry as image names begin; without a port it is 443
+    #[arg(value_name = "HOST:PORT")]
+    pub(crate) registry: String,
+    /// Write the certificate to where Docker and podman look for it
+    #[arg(long, conflicts_with = "remove")]
+    pub(crate) install: bool,
+    /// Take the certificate away from there
+    #[arg(long)]
+    pub(crate) remove: bool,
+    /// Trust the authority with this SHA-256 fingerprint
+    #[arg(long, value_name = "SHA256", conflicts_with = "remove")]
+    pub(crate) fingerprint: Option<String>,
+    /// Trust the authority in this PEM file; the server has to have a certificate of it
+    #[arg(long, value_name = "FILE", conflicts_with = "remove")]
+    pub(crate) ca: Option<PathBuf>,
+    /// Do not connect to the registry
+    #[arg(long, requires = "ca", conflicts_with = "remove")]
+    pub(crate) offline: bool,
+    /// Trust the authority that this configuration names, on the server itself [env:
+    /// REGISTRY_CONFIGURATION_PATH]
+    #[arg(long, value_name = "CONFIG", conflicts_with = "remove")]
+    pub(crate) config: Option<String>,
+    /// Install it even if another certificate is there
+    #[arg(long, requires = "install")]
+    pub(crate) replace: bool,
+    /// Where the clients look
+    #[arg(long, value_name = "DIR", default_value = "/etc/docker/certs.d")]
+    pub(crate) directory: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
+}
+
 /// How to print.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -146,19 +237,7 @@ pub(crate) fn entry(args: Vec<String>) -> Entry {
         Some(first) if first.ends_with(".yml") || first.ends_with(".yaml") => {
             Entry::Registry(std::iter::once("serve".to_owned()).chain(args).collect())
         }
-        Some(first)
-            if first.starts_with('-')
-                || [
-                    "serve",
-                    "garbage-collect",
-                    "help",
-                    "verify-config",
-                    "default-config",
-                    "notifications",
-                    "completion",
-                ]
-                .contains(&first) =>
-        {
+        Some(first) if first.starts_with('-') || first == "help" || Cli::command().find_subcommand(first).is_some() => {
             Entry::Registry(args)
         }
         Some("registry") => Entry::Registry(args.into_iter().skip(1).collect()),
@@ -169,7 +248,7 @@ pub(crate) fn entry(args: Vec<String>) -> Entry {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::CommandFactory as _;
 
     use super::{Cli, Entry, entry};
 
@@ -191,7 +270,14 @@ mod tests {
         check("x.yaml --y", "registry serve x.yaml --y");
         check("serve x.yml", "registry serve x.yml");
         check("garbage-collect -m x.yml", "registry garbage-collect -m x.yml");
+        check("trust x:5000", "registry trust x:5000");
         check("--version", "registry --version");
+        check("help grant", "registry help grant");
+        for command in
+            ["init", "user list", "robot list", "group list", "grant list", "key list", "trust x:5000", "man"]
+        {
+            check(command, &format!("registry {command}"));
+        }
         check("sh -c true", "exec sh -c true");
         check("", "registry");
     }

@@ -60,6 +60,11 @@ impl Failure {
         Self::from(Code::Unavailable).message(message).header(header::RETRY_AFTER, "1")
     }
 
+    /// Whether this is the code of the error.
+    pub(crate) fn is(&self, code: Code) -> bool {
+        self.code == code
+    }
+
     /// The answer.
     pub(crate) fn into_response(self) -> Response<Body> {
         let message = self.message.unwrap_or_else(|| self.code.message().to_owned());

@@ -1,18 +1,22 @@
 //! The `serve` command: builds the server from its configuration, runs it, drains it.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::Context;
 use http::{HeaderName, HeaderValue};
-use registry_auth::{Htpasswd, Scheme, Silly, Token, htpasswd::HtpasswdConfig, token::TokenConfig};
+use registry_auth::{
+    Htpasswd, Roadstead, Scheme, Silly, Token, htpasswd::HtpasswdConfig, roadstead::RoadsteadConfig, token::TokenConfig,
+};
 use registry_core::{
+    directory::Directories,
     manifest::{IndexPolicy, Platform},
     store::{Blobs, Metadata},
 };
@@ -23,37 +27,47 @@ use registry_store::{
     meta::{memory::MemoryMetadata, sqlite::SqliteMetadata},
 };
 use service::{
+    audit::{AuditLog, AuditOptions},
     limits,
     listen::{self, Bound, Endpoint, ListenError},
     shutdown::{self, Shutdown},
     telemetry::{self, LogHandle, LogOptions},
-    tls::{self, ClientMode, TlsOptions},
 };
 use tokio::{
     sync::{Notify, Semaphore},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
+    admin::{Admin, socket::AdminSocket},
     answers::Answers,
+    api::route,
     app::{App, random},
+    audit::Audit,
     cli::ConfigPath,
     config::{
         self, Config,
-        settings::{Auth, ClientAuth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, Tls},
+        settings::{Auth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, RoadsteadAuth},
     },
-    configured_with_warnings, deliver, health, jobs, load,
+    configured_with_warnings, deliver,
+    encryption::Encryption,
+    health, jobs,
+    live::LiveDirectory,
+    load,
     metrics::Metrics,
     notify::Notifier,
     outbound::Outbound,
     permit::Turns,
     server,
     sessions::Sessions,
+    signing,
 };
 
 /// Pull events on their way to the outbox at a time.
 const RECORDING: usize = 1024;
+
+/// How long the last lines of the audit log may take.
+const AUDIT_ENDS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Lists of unlimited length at a time; each may take some tens of megabytes.
 const LISTING: usize = 2;
@@ -62,7 +76,27 @@ const LISTING: usize = 2;
 struct Stores {
     metadata: Arc<dyn Metadata>,
     blobs: Arc<dyn Blobs>,
+    directories: Arc<dyn Directories>,
     files: Option<(Arc<SqliteMetadata>, FsBlobs)>,
+}
+
+/// What looks after accounts of our own.
+struct Accounts {
+    live: Arc<LiveDirectory>,
+    log: Arc<AuditLog>,
+    admin: Arc<Admin>,
+    socket: AdminSocket,
+}
+
+impl Accounts {
+    /// In the data directory at `root`, whose lock is held.
+    fn open(live: Arc<LiveDirectory>, root: &Path) -> anyhow::Result<Self> {
+        let dir = DataDir::peek(root);
+        let log = AuditLog::open(AuditOptions::new(dir.audit())).context("open the audit log")?;
+        let log = Arc::new(log);
+        let admin = Admin::new(Arc::clone(&live), Arc::clone(&log));
+        Ok(Self { live, log, admin, socket: AdminSocket::bind(&dir.admin_socket())? })
+    }
 }
 
 /// Serves until a signal ends it.
@@ -110,10 +144,14 @@ fn level(level: Level) -> tracing::Level {
 
 async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result<ExitCode> {
     // Everything that can be wrong is looked at before the port is taken.
-    let scheme = scheme(&config.auth)?;
-    let tls = config.http.tls.as_ref().map(|tls| acceptor(tls, config.http.http2)).transpose()?;
+    let tls = Encryption::open(&config)?;
     let headers = headers(&config)?;
     let stores = open(&config.storage.driver)?;
+    let (scheme, directory) = access(&config, &stores).await?;
+    let accounts = match (directory, &config.storage.driver) {
+        (Some(live), Driver::Filesystem { root }) => Some(Accounts::open(live, Path::new(root))?),
+        _ => None,
+    };
     let bound = hinted(listen::bind(&endpoint(&config.http.listen)))?;
     let debug = match &config.http.debug {
         Some(debug) => {
@@ -136,6 +174,8 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         metadata: Arc::clone(&stores.metadata),
         blobs: Arc::clone(&stores.blobs),
         scheme: scheme.map(Arc::new),
+        admin: accounts.as_ref().map(|accounts| Arc::clone(&accounts.admin)),
+        audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
         turns: Turns::new(),
         headers,
         sessions: Sessions::new(),
@@ -153,13 +193,25 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     let stop = Shutdown::new();
     let mut tasks = JoinSet::new();
     start_tasks(&app, &stores, &mut tasks, &stop);
+    if let Some(Accounts { live, admin, socket, .. }) = accounts {
+        tasks.spawn(signing::keep_keys(live, stop.clone()));
+        tasks.spawn(socket.serve(admin, stop.clone()));
+    }
+    if let Some(tls) = &tls {
+        tasks.spawn(Arc::clone(tls).keep_fresh(stop.clone()));
+    }
     if let Some((bound, metrics_path)) = debug {
         tracing::info!("debug listener on {}", bound.address());
         tasks.spawn(server::serve_debug(Arc::clone(&app), bound, metrics_path, stop.clone()));
     }
     let reload = {
-        let app = Arc::clone(&app);
-        move || reread(&app, &path, &log)
+        let (app, tls) = (Arc::clone(&app), tls.clone());
+        move || {
+            reread(&app, &path, &log);
+            if let Some(tls) = &tls {
+                tls.look_now();
+            }
+        }
     };
     let signals = tokio::spawn(shutdown::signals(stop.clone(), reload));
     server::serve(Arc::clone(&app), bound, tls, stop.clone()).await;
@@ -169,6 +221,11 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     drop(signals.await);
     // What is in memory of unfinished uploads goes to files, from where clients can go on.
     jobs::park(&app, 0).await;
+    if let Some(log) = app.audit.log()
+        && tokio::time::timeout(AUDIT_ENDS_WITHIN, log.close()).await.is_err()
+    {
+        tracing::warn!("the last lines of the audit log are not written: the disk takes too long");
+    }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -236,7 +293,7 @@ fn reread(app: &App, path: &ConfigPath, log: &LogHandle) {
 fn open(driver: &Driver) -> anyhow::Result<Stores> {
     let Driver::Filesystem { root } = driver else {
         let (metadata, blobs) = (Arc::new(MemoryMetadata::default()), Arc::new(MemoryBlobs::default()));
-        return Ok(Stores { metadata, blobs, files: None });
+        return Ok(Stores { metadata: metadata.clone(), blobs, directories: metadata, files: None });
     };
     let dir = DataDir::open(&PathBuf::from(root))?;
     if dir.looks_foreign() {
@@ -247,7 +304,12 @@ fn open(driver: &Driver) -> anyhow::Result<Stores> {
     let poison = Poison::default();
     let metadata = Arc::new(SqliteMetadata::open_in(&dir, poison.clone())?);
     let blobs = FsBlobs::new(dir, poison);
-    Ok(Stores { metadata: metadata.clone(), blobs: Arc::new(blobs.clone()), files: Some((metadata, blobs)) })
+    Ok(Stores {
+        metadata: metadata.clone(),
+        blobs: Arc::new(blobs.clone()),
+        directories: metadata.clone(),
+        files: Some((metadata, blobs)),
+    })
 }
 
 fn endpoint(listen: &Listen) -> Endpoint {
@@ -292,9 +354,45 @@ fn headers(config: &Config) -> anyhow::Result<Vec<(HeaderName, HeaderValue)>> {
     Ok(headers)
 }
 
+/// The scheme, and the accounts of our own where it is about them: also where nothing is said and
+/// there are accounts, because whoever made some wanted them to count.
+async fn access(config: &Config, stores: &Stores) -> anyhow::Result<(Option<Scheme>, Option<Arc<LiveDirectory>>)> {
+    let (settings, must) = match &config.auth {
+        Auth::Roadstead(settings) => (settings.clone(), true),
+        Auth::Unset => (RoadsteadAuth::default(), false),
+        other => return Ok((scheme(other)?, None)),
+    };
+    let Some(directory) = LiveDirectory::open(Arc::clone(&stores.directories)).await? else {
+        if must {
+            anyhow::bail!("auth.roadstead: the data directory has no accounts yet (make some with `registry init`)");
+        }
+        return Ok((None, None));
+    };
+    if !must {
+        tracing::info!("the data directory has accounts: they are asked for, as with `auth: {{roadstead: {{}}}}`");
+    }
+    let seconds = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    let path = format!("{}{}", config.http.prefix, route::TOKEN);
+    let settings = RoadsteadConfig {
+        realm: settings.realm.or_else(|| config.http.host.as_ref().map(|host| format!("{host}{path}"))),
+        path,
+        service: settings.service,
+        token_lifetime: seconds(settings.token_lifetime),
+        refresh_lifetime: seconds(settings.refresh_lifetime),
+    };
+    let scheme = Arc::new(Roadstead::new(settings, directory.current())?);
+    let published = Arc::clone(&scheme);
+    directory.subscribe(move |directory| {
+        if let Err(error) = published.publish(Arc::clone(directory)) {
+            tracing::error!(%error, "accounts or rules changed, and the change is not in effect");
+        }
+    });
+    Ok((Some(Scheme::Roadstead(scheme)), Some(directory)))
+}
+
 fn scheme(auth: &Auth) -> anyhow::Result<Option<Scheme>> {
     Ok(Some(match auth {
-        Auth::None => return Ok(None),
+        Auth::None | Auth::Unset | Auth::Roadstead(_) => return Ok(None),
         Auth::Silly { realm, service } => Scheme::Silly(Silly { realm: realm.clone(), service: service.clone() }),
         Auth::Htpasswd { realm, path } => {
             let config = HtpasswdConfig { realm: realm.clone(), path: path.into() };
@@ -322,33 +420,4 @@ fn scheme(auth: &Auth) -> anyhow::Result<Option<Scheme>> {
             })?)
         }
     }))
-}
-
-fn acceptor(tls: &Tls, http2: bool) -> anyhow::Result<TlsAcceptor> {
-    let (authorities, mode) = match &tls.clients {
-        None => (Vec::new(), ClientMode::None),
-        Some(clients) => (
-            clients.authorities.iter().map(PathBuf::from).collect(),
-            match clients.mode {
-                ClientAuth::Request => ClientMode::Request,
-                ClientAuth::RequireAny => ClientMode::RequireAny,
-                ClientAuth::VerifyIfGiven => ClientMode::VerifyIfGiven,
-                ClientAuth::RequireAndVerify => ClientMode::RequireAndVerify,
-            },
-        ),
-    };
-    let mut alpn = vec![b"http/1.1".to_vec()];
-    if http2 {
-        alpn.insert(0, b"h2".to_vec());
-    }
-    let options = TlsOptions {
-        certificate: (&tls.certificate).into(),
-        key: (&tls.key).into(),
-        client_authorities: authorities,
-        client_mode: mode,
-        tls13_only: tls.tls13_only,
-        cipher_suites: tls.cipher_suites.iter().map(|suite| suite.number).collect(),
-        alpn,
-    };
-    Ok(TlsAcceptor::from(tls::server_config(&options).context("http.tls")?))
 }

@@ -20,12 +20,13 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
 
 use crate::{
     api::{self, Peer},
     app::App,
     body::Body,
+    encryption::Encryption,
+    plain::{self, Peek},
     sendfile::{FileStream, KernelCopies},
 };
 
@@ -44,7 +45,7 @@ enum Versions {
 }
 
 /// Serves the API until shutdown, then lets open requests end.
-pub(crate) async fn serve(app: Arc<App>, bound: Bound, tls: Option<TlsAcceptor>, shutdown: Shutdown) {
+pub(crate) async fn serve(app: Arc<App>, bound: Bound, tls: Option<Arc<Encryption>>, shutdown: Shutdown) {
     let places = Arc::new(Semaphore::new(app.config.limits.connections as usize));
     let mut connections = JoinSet::new();
     loop {
@@ -102,11 +103,20 @@ fn forget_dead_readers(stream: &TcpStream, idle: Duration) {
     }
 }
 
-async fn encrypted<S>(app: Arc<App>, peer: Peer, stream: S, tls: TlsAcceptor, shutdown: Shutdown)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    match timeout(app.config.limits.idle, tls.accept(stream)).await {
+async fn encrypted(app: Arc<App>, peer: Peer, stream: impl Peek, tls: Arc<Encryption>, shutdown: Shutdown) {
+    let idle = app.config.limits.idle;
+    let first = tokio::select! {
+        first = timeout(idle, stream.begins_tls()) => first,
+        // Who has said nothing yet misses nothing.
+        () = shutdown.requested() => return,
+    };
+    match first {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => return plain::answer(stream, idle).await,
+        Ok(Err(error)) => return tracing::debug!(%error, "a connection broke off before it began"),
+        Err(_) => return tracing::debug!("a client said nothing for too long"),
+    }
+    match timeout(idle, tls.acceptor().accept(stream)).await {
         Ok(Ok(stream)) => {
             let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             speak(app, peer, stream, if two { Versions::Two } else { Versions::One }, shutdown).await;

@@ -440,7 +440,7 @@ impl Visit for AllButMessage<'_, '_> {
 
 /// Characters that a terminal or a reader takes for something else than text: controls, line separators, and marks
 /// that change the direction of writing.
-fn is_unsafe(c: char) -> bool {
+pub(crate) fn is_unsafe(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 

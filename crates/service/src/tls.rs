@@ -1,7 +1,7 @@
 //! Owns the server's side of TLS: from files and choices to a configuration for rustls.
 //!
-//! It neither watches the files nor holds connections: whoever wants new files to count makes a new
-//! configuration and uses it for the connections to come.
+//! It holds no connections. `reload` keeps a configuration that follows its files, `certificate` says what is in a
+//! certificate, `name` what one can be made out to.
 
 use std::{
     fmt,
@@ -27,6 +27,10 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
     version::{TLS12, TLS13},
 };
+
+pub mod certificate;
+pub mod name;
+pub mod reload;
 
 /// Largest file that is read, in bytes. The bundle of all public authorities is a tenth of it.
 const MAX_FILE: u64 = 4 * 1024 * 1024;

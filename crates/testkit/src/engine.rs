@@ -1,4 +1,5 @@
-//! A private Docker engine for one test: own data, own socket, no network set-up, no firewall.
+//! A private Docker engine for one test: own data, own socket, own `/etc/docker`, no network set-up,
+//! no firewall.
 //!
 //! Each test starts its own, which takes about a second: nextest runs every test in a process of
 //! its own, and an engine that has never seen an image cannot hide a pull that does not work.
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::command::{self, Outcome, tool};
+use crate::command::{self, Outcome, tool, tool_seeing};
 use crate::image::{GREETING, Image};
 use crate::process::{Process, wait_until};
 
@@ -18,6 +19,8 @@ use crate::process::{Process, wait_until};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long the engine may take to end itself and its containerd.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// Its `/etc/docker`, in its folder.
+const ETC: &str = "etc";
 /// Storage drivers to try, best first: overlay does not work on every file system.
 const STORAGE: &[&str] = &["overlay2", "vfs"];
 
@@ -48,7 +51,9 @@ impl Engine {
             let root = dir.path().join(storage);
             fs::create_dir(&root).expect("create a folder for the engine");
             let host = format!("unix://{}", root.join("docker.sock").display());
-            let mut process = spawn(&root, &host, storage);
+            let etc = dir.path().join(ETC);
+            fs::create_dir_all(&etc).expect("create a folder for the engine");
+            let mut process = spawn(&root, &etc, &host, storage);
             let client = Docker { host: host.clone(), config: root.join("probe") };
             let up = || process.ended().is_some() || client.try_run(&["version"]).success;
             if wait_until(START_LIMIT, up) && process.ended().is_none() {
@@ -70,6 +75,16 @@ impl Engine {
         Docker { host: self.host.clone(), config }
     }
 
+    /// How `DOCKER_HOST` names it.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What it finds in `/etc/docker`; see [`tool_seeing`].
+    pub fn etc_docker(&self) -> PathBuf {
+        self.dir.path().join(ETC)
+    }
+
     /// True when containers run here; false in a sandbox without usable control groups, where
     /// only their files can be looked at.
     pub fn runs_containers(&self) -> bool {
@@ -88,10 +103,10 @@ impl Engine {
     }
 }
 
-fn spawn(root: &Path, host: &str, storage: &str) -> Process {
-    // Its mounts live in a namespace of its own and vanish with it, however it ends.
-    let mut command = tool("unshare");
-    command.args(["--mount", "dockerd", "--host", host, "--storage-driver", storage]);
+fn spawn(root: &Path, etc: &Path, host: &str, storage: &str) -> Process {
+    // All its mounts live in the namespace of that one.
+    let mut command = tool_seeing(etc, "dockerd");
+    command.args(["--host", host, "--storage-driver", storage]);
     for (option, name) in [("data-root", "data"), ("exec-root", "exec"), ("pidfile", "pid")] {
         command.arg(format!("--{option}={}", root.join(name).display()));
     }

@@ -20,8 +20,8 @@ const PORT_TRIES: usize = 5;
 
 /// How to start a registry: configuration text, environment and data folder.
 ///
-/// In the text and in environment values `{addr}` stands for `127.0.0.1:<port>`, `{debug}` for
-/// a second free address and `{data}` for the data folder.
+/// In the text and in environment values `{addr}` stands for `127.0.0.1:<port>`, `{port}` for its
+/// port alone, `{debug}` for a second free address and `{data}` for the data folder.
 #[derive(Debug, Clone)]
 pub struct Setup {
     program: String,
@@ -110,6 +110,11 @@ impl Server {
         &self.addr
     }
 
+    /// The port.
+    pub fn port(&self) -> &str {
+        self.addr.rsplit_once(':').expect("an address has a port").1
+    }
+
     /// The base address of the debug listener, if the configuration opens `{debug}`.
     pub fn debug_url(&self) -> String {
         format!("http://{}", self.debug)
@@ -175,7 +180,8 @@ impl Server {
 
     fn fill(&self, text: &str) -> String {
         let data = self.data.to_string_lossy();
-        text.replace("{addr}", &self.addr).replace("{debug}", &self.debug).replace("{data}", &data)
+        let text = text.replace("{addr}", &self.addr).replace("{port}", self.port());
+        text.replace("{debug}", &self.debug).replace("{data}", &data)
     }
 
     fn launch(&mut self) -> Result<(), String> {

@@ -7,7 +7,11 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::http::{Response, parse_one};
 
@@ -16,6 +20,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 /// An open connection.
@@ -34,6 +39,35 @@ impl Wire {
         Ok(Self { stream: Stream::Tcp(stream), received: Vec::new() })
     }
 
+    /// Connects to `127.0.0.1:<port>` over TLS, trusting the authorities of a PEM file; the handshake is complete.
+    pub fn tls(address: &str, authorities: &Path) -> io::Result<Self> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        let mut roots = RootCertStore::empty();
+        let certificates = CertificateDer::pem_file_iter(authorities).map_err(io::Error::other)?;
+        roots.add_parsable_certificates(certificates.filter_map(Result::ok));
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("127.0.0.1").map_err(io::Error::other)?;
+        let mut session = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
+        while session.is_handshaking() {
+            session.complete_io(&mut stream)?;
+        }
+        Ok(Self { stream: Stream::Tls(Box::new(StreamOwned::new(session, stream))), received: Vec::new() })
+    }
+
+    /// The certificate that the server showed, DER; empty without TLS.
+    pub fn certificate(&self) -> Vec<u8> {
+        match &self.stream {
+            Stream::Tls(stream) => stream.conn.peer_certificates().map_or_else(Vec::new, |chain| chain[0].to_vec()),
+            Stream::Tcp(_) | Stream::Unix(_) => Vec::new(),
+        }
+    }
+
     /// Connects to a Unix socket.
     pub fn unix(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
@@ -47,6 +81,7 @@ impl Wire {
         match &mut self.stream {
             Stream::Tcp(stream) => stream.write_all(bytes.as_ref()),
             Stream::Unix(stream) => stream.write_all(bytes.as_ref()),
+            Stream::Tls(stream) => stream.write_all(bytes.as_ref()).and_then(|()| stream.flush()),
         }
     }
 
@@ -65,6 +100,7 @@ impl Wire {
         match &self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => stream.sock.shutdown(Shutdown::Write),
         }
     }
 
@@ -103,6 +139,7 @@ impl Wire {
         let count = match &mut self.stream {
             Stream::Tcp(stream) => stream.read(&mut part)?,
             Stream::Unix(stream) => stream.read(&mut part)?,
+            Stream::Tls(stream) => stream.read(&mut part)?,
         };
         self.received.extend_from_slice(&part[..count]);
         Ok(count)

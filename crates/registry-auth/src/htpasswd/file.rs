@@ -20,7 +20,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tracing::{error, info, warn};
 
 use super::NewUser;
-use crate::SetupError;
+use crate::{SetupError, fuzzing::User};
 
 /// The largest htpasswd file, in bytes: some hundred thousand users.
 const MAX_FILE: u64 = 16 << 20;
@@ -49,7 +49,7 @@ pub(super) struct Users {
 
 impl Users {
     /// Reads `user:hash` lines; says the number of a line without a colon.
-    fn parse(text: &[u8]) -> Result<Self, usize> {
+    pub(super) fn parse(text: &[u8]) -> Result<Self, usize> {
         let mut hashes = HashMap::new();
         for (index, line) in text.split(|byte| *byte == b'\n').enumerate() {
             let line = line.trim_ascii();
@@ -73,6 +73,13 @@ impl Users {
     /// The hash that proves `user`, empty if there is none.
     pub(super) fn hash_of(&self, user: &[u8]) -> &[u8] {
         self.hashes.get(user).and_then(Option::as_deref).unwrap_or_default().as_bytes()
+    }
+
+    /// Every user with the hash that proves them, empty if there is none; by name.
+    pub(super) fn by_name(&self) -> Vec<User> {
+        let mut users: Vec<_> = self.hashes.keys().map(|user| (user.clone(), self.hash_of(user).to_vec())).collect();
+        users.sort();
+        users
     }
 
     /// Whether `password` is the user's. Always costs one bcrypt run.

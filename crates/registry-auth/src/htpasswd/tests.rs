@@ -6,8 +6,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use registry_core::access::Grant;
 use tempfile::TempDir;
 
-use super::{CACHE_TTL, Htpasswd, HtpasswdConfig, MAX_PASSWORD, MAX_USER};
-use crate::{Ask, SetupError, Verdict};
+use super::{Htpasswd, HtpasswdConfig};
+use crate::{Ask, CACHE_TTL, MAX_PASSWORD, MAX_USER, SetupError, Verdict};
 
 fn line(user: &str, password: &str) -> String {
     format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap())
@@ -37,7 +37,7 @@ fn bed(text: &str) -> Bed {
 impl Bed {
     /// Checks who gets in (or the reason of the refusal) and how many bcrypt runs there were so far.
     fn check(&self, authorization: Option<&str>, now: i64, expected: &str, runs: u64) {
-        let ask = Ask { authorization, wanted: &[], host: None, forwarded_proto: None, now };
+        let ask = Ask { authorization, wanted: &[], host: None, forwarded_proto: None, tls: false, address: None, now };
         let quick = self.scheme.verify_quick(&ask);
         let before = self.scheme.bcrypt_runs();
         let verdict = self.scheme.verify(&ask).unwrap();
@@ -51,6 +51,7 @@ impl Bed {
                 assert_eq!((grant, expires_at), (Grant::Everything, None));
                 caller.name
             }
+            Verdict::Forbidden(forbidden) => panic!("{}", forbidden.message()),
             Verdict::Refused(challenge) => {
                 assert_eq!(challenge.www_authenticate, r#"Basic realm="basic-realm""#);
                 format!("! {}", challenge.reason)

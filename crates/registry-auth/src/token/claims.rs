@@ -2,11 +2,12 @@
 //!
 //! Does not own signatures; see [`super::key`].
 
-use registry_core::access::{Access, Action, Resource};
+use registry_core::access::Access;
 use serde::Deserialize;
 use serde_json::{Number, Value};
 
 use super::{TokenFault, shown};
+use crate::scope;
 
 /// How far the issuer's clock may be off, in seconds. Source: distribution, `token.go`.
 pub const LEEWAY: i64 = 60;
@@ -70,11 +71,16 @@ impl Claims {
 
     /// The rights, sorted and without duplicates. What we do not understand gives none.
     pub(super) fn rights(&self) -> Vec<Access> {
-        let mut rights: Vec<Access> = self.access.iter().flatten().flat_map(understood).collect();
-        rights.sort();
-        rights.dedup();
-        rights
+        rights(self.access.as_deref().unwrap_or_default())
     }
+}
+
+/// The rights of an `access` claim, sorted and without duplicates.
+pub(crate) fn rights(entries: &[Value]) -> Vec<Access> {
+    let mut rights: Vec<Access> = entries.iter().flat_map(understood).collect();
+    rights.sort();
+    rights.dedup();
+    rights
 }
 
 /// The rights of one entry, such as `{"type":"repository","name":"a/b","actions":["pull"]}`.
@@ -82,35 +88,11 @@ fn understood(entry: &Value) -> Vec<Access> {
     let Ok(rights) = Rights::deserialize(entry) else {
         return Vec::new();
     };
-    let resource = match (without_class(&rights.kind), rights.name.as_str()) {
-        ("repository", name) => name.parse().ok().map(Resource::Repository),
-        ("registry", "catalog") => Some(Resource::Catalog),
-        _ => None,
-    };
-    let Some(resource) = resource else {
+    let Some(resource) = scope::resource(&rights.kind, &rights.name) else {
         return Vec::new();
     };
-    let actions = rights.actions.iter().flatten().filter_map(|action| match action.as_str()? {
-        "pull" => Some(Action::Pull),
-        "push" => Some(Action::Push),
-        "delete" => Some(Action::Delete),
-        "*" => Some(Action::All),
-        _ => None,
-    });
+    let actions = rights.actions.iter().flatten().filter_map(|action| scope::action(action.as_str()?));
     actions.map(|action| Access { resource: resource.clone(), action }).collect()
-}
-
-/// `repository` of `repository(plugin)`: the class says what kind of image the issuer has in mind,
-/// not which repository. Source: distribution, `docs/content/spec/auth/scope.md`.
-fn without_class(kind: &str) -> &str {
-    match kind.strip_suffix(')').and_then(|kind| kind.split_once('(')) {
-        Some((kind, class))
-            if !class.is_empty() && class.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()) =>
-        {
-            kind
-        }
-        _ => kind,
-    }
 }
 
 /// A NumericDate, rounded down; out of range it is the nearest end. Source: RFC 7519, 2.

@@ -214,13 +214,10 @@ impl Key {
                 texts.dedup();
                 texts
             }
-            Self::Ed25519(x) => {
-                vec![format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, B64.encode(x))]
-            }
+            Self::Ed25519(x) => return vec![ed25519_thumbprint(x)],
             Self::Secret(_) => Vec::new(),
         };
-        let hash = |text: String| B64.encode(digest::digest(&digest::SHA256, text.as_bytes()));
-        texts.into_iter().map(hash).collect()
+        texts.iter().map(|text| thumbprint(text)).collect()
     }
 
     /// Checks `signature` over `message`. An algorithm of another family than the key's is refused.
@@ -247,6 +244,15 @@ impl Key {
         };
         outcome.map_err(|_| TokenFault::BadSignature)
     }
+}
+
+/// The RFC 7638 thumbprint of an Ed25519 public key. Source: RFC 8037, 2.
+pub(crate) fn ed25519_thumbprint(x: &[u8]) -> String {
+    thumbprint(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, B64.encode(x)))
+}
+
+fn thumbprint(required_members: &str) -> String {
+    B64.encode(digest::digest(&digest::SHA256, required_members.as_bytes()))
 }
 
 /// The fingerprint that distribution v2 and its issuers name a key by: SHA-256 over the public key

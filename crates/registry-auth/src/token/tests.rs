@@ -170,7 +170,7 @@ fn scheme(bundle: &[&rcgen::Certificate], keys: Option<Value>) -> Token {
 }
 
 fn ask<'a>(authorization: Option<&'a str>, wanted: &'a [Access]) -> Ask<'a> {
-    Ask { authorization, wanted, host: Some("reg.test"), forwarded_proto: None, now: NOW }
+    Ask { authorization, wanted, host: Some("reg.test"), forwarded_proto: None, tls: false, address: None, now: NOW }
 }
 
 /// The user that a token proves, or `! ` and why it proves none.
@@ -178,6 +178,7 @@ fn outcome(scheme: &Token, token: &str) -> String {
     let header = format!("Bearer {token}");
     match scheme.verify(&ask(Some(&header), &[])) {
         Verdict::Granted { caller, .. } => caller.name,
+        Verdict::Forbidden(forbidden) => panic!("{}", forbidden.message()),
         Verdict::Refused(challenge) => {
             assert_eq!(
                 challenge.www_authenticate,
@@ -447,6 +448,7 @@ fn challenges_are_exact() {
     let right = Access::repository;
     let check = |authorization: Option<&str>, wanted: &[Access], expected: &str| {
         let seen = match trusting.verify(&ask(authorization, wanted)) {
+            Verdict::Forbidden(forbidden) => panic!("{}", forbidden.message()),
             Verdict::Refused(challenge) => {
                 assert_eq!(challenge.wanted, wanted);
                 challenge.www_authenticate

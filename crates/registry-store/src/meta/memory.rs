@@ -8,6 +8,7 @@ use std::{
 
 use registry_core::{
     digest::Digest,
+    directory::{Directories, Directory},
     manifest::{Role, is_manifest},
     name::{RepoName, sort_key},
     page::Page,
@@ -30,6 +31,8 @@ struct State {
     repositories: HashMap<RepoName, Repository>,
     events: BTreeMap<i64, Delivery>,
     last_event: i64,
+    /// With its version.
+    directory: Option<(u64, Directory)>,
 }
 
 #[derive(Debug, Default)]
@@ -301,5 +304,21 @@ impl Metadata for MemoryMetadata {
 
     fn check(&self) -> Answer<'_, ()> {
         ready(Ok(()))
+    }
+}
+
+impl Directories for MemoryMetadata {
+    fn load(&self) -> Answer<'_, Option<(u64, Directory)>> {
+        ready(Ok(self.lock().directory.clone()))
+    }
+
+    fn save(&self, expected: u64, directory: Directory) -> Answer<'_, u64> {
+        let mut state = self.lock();
+        if state.directory.as_ref().map_or(0, |(version, _)| *version) != expected {
+            return ready(Err(Refusal::DirectoryChanged.into()));
+        }
+        let version = expected + 1;
+        state.directory = Some((version, directory));
+        ready(Ok(version))
     }
 }

@@ -8,7 +8,11 @@ use super::sqlite::OpenError;
 /// Names in `sort` have the slash replaced by U+0001, which orders the catalog component by
 /// component. Digests are keys of one algorithm byte and the raw hash. Times are seconds since
 /// 1970. `blob.place`: 0 the bytes are in `content`, 1 they are in the digest's file.
-const MIGRATIONS: &[&str] = &["
+///
+/// `directory` has one row at most: the accounts and rules as `document` writes them, with a
+/// version that every change raises.
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE repository (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -75,7 +79,15 @@ CREATE TABLE event (
 );
 CREATE INDEX event_queue ON event (endpoint, id) WHERE dead IS NULL;
 CREATE INDEX event_dead ON event (id) WHERE dead IS NOT NULL;
-"];
+",
+    "
+CREATE TABLE directory (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    version INTEGER NOT NULL CHECK (version > 0),
+    document TEXT NOT NULL
+) STRICT;
+",
+];
 
 /// Fails unless a database has exactly this program's version.
 pub(super) fn check(connection: &Connection) -> Result<(), OpenError> {
@@ -114,5 +126,24 @@ mod tests {
         migrate(&mut connection).unwrap();
         connection.pragma_update(None, "user_version", MIGRATIONS.len() + 1).unwrap();
         assert!(matches!(migrate(&mut connection), Err(OpenError::Newer { .. })));
+    }
+
+    #[test]
+    fn every_older_schema_is_brought_up_to_date_with_its_rows() {
+        let schema = |connection: &rusqlite::Connection| -> Vec<String> {
+            let mut statement = connection.prepare("SELECT sql FROM sqlite_schema ORDER BY name").unwrap();
+            statement.query_map([], |row| row.get::<_, Option<String>>(0)).unwrap().flat_map(Result::unwrap).collect()
+        };
+        let mut new = rusqlite::Connection::open_in_memory().unwrap();
+        migrate(&mut new).unwrap();
+        for version in 1..MIGRATIONS.len() {
+            let mut old = rusqlite::Connection::open_in_memory().unwrap();
+            MIGRATIONS[..version].iter().for_each(|migration| old.execute_batch(migration).unwrap());
+            old.pragma_update(None, "user_version", version).unwrap();
+            old.execute("INSERT INTO repository (name, sort) VALUES ('kept', 'kept')", []).unwrap();
+            migrate(&mut old).unwrap();
+            let kept: String = old.query_row("SELECT name FROM repository", [], |row| row.get(0)).unwrap();
+            assert_eq!((kept.as_str(), schema(&old)), ("kept", schema(&new)), "from version {version}");
+        }
     }
 }

@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use registry_core::{
     digest::Digest,
+    directory::{Directories, Directory},
     name::{RepoName, sort_key},
     page::Page,
     reference::{Reference, Tag},
@@ -26,7 +27,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, hooks::
 use tokio::sync::oneshot;
 
 use super::{
-    now, schema,
+    document, now, private, schema,
     statements::{self, ApplyError, BLOB, blob_from, digest_from},
 };
 use crate::{data_dir::DataDir, disk::Poison};
@@ -193,6 +194,7 @@ fn make(path: &Path, dir: &DataDir) -> Result<(), OpenError> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(OpenError::Directory(error)),
         _ => {}
     }
+    private::make(&new).map_err(OpenError::Directory)?;
     let mut connection = connect(&new, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     connection.pragma_update(None, "synchronous", "OFF")?;
     connection.pragma_update(None, "journal_mode", "MEMORY")?;
@@ -249,6 +251,8 @@ impl SqliteMetadata {
     /// Opens or makes the database at `path` and brings its schema up to date. Nobody else brings
     /// it up to date meanwhile.
     pub fn open(path: &Path, poison: Poison) -> Result<Self, OpenError> {
+        private::make(path).map_err(OpenError::Directory)?;
+        private::tighten(path);
         let mut writer = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
         writer.pragma_update(None, "journal_mode", "WAL")?;
         writer.pragma_update(None, "synchronous", "FULL")?;
@@ -713,5 +717,32 @@ impl Metadata for SqliteMetadata {
         self.read("read metadata", |db| {
             db.query_row("SELECT count(*) FROM (SELECT 1 FROM repository LIMIT 1)", [], |_| Ok(()))
         })
+    }
+}
+
+impl Directories for SqliteMetadata {
+    fn load(&self) -> Answer<'_, Option<(u64, Directory)>> {
+        const OPERATION: &str = "read the accounts and rules";
+        let row = self.read(OPERATION, |db| {
+            db.prepare_cached("SELECT version, document FROM directory")?
+                .query_row([], |row| Ok((row.get(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))
+                .optional()
+        });
+        Box::pin(async move {
+            let Some((version, text)) = row.await? else {
+                return Ok(None);
+            };
+            let directory = document::decode(&text).map_err(|error| error.during(OPERATION))?;
+            Ok(Some((version, directory)))
+        })
+    }
+
+    fn save(&self, expected: u64, directory: Directory) -> Answer<'_, u64> {
+        const OPERATION: &str = "store the accounts and rules";
+        let text = match document::encode(directory) {
+            Ok(text) => text,
+            Err(error) => return Box::pin(std::future::ready(Err(error.during(OPERATION)))),
+        };
+        self.write(OPERATION, None, move |db| statements::save_directory(db, expected, &text))
     }
 }

@@ -268,6 +268,18 @@ pub(super) fn delete_manifest(db: &Connection, name: &RepoName, digest: &Digest)
     Ok(())
 }
 
+/// Replaces version `expected` of the directory, 0 being none; returns the new version.
+pub(super) fn save_directory(db: &Connection, expected: u64, document: &str) -> Applied<u64> {
+    let saved = if expected == 0 {
+        db.prepare_cached("INSERT INTO directory (id, version, document) VALUES (1, 1, ?1) ON CONFLICT DO NOTHING")?
+            .execute([document])?
+    } else {
+        db.prepare_cached("UPDATE directory SET version = version + 1, document = ?2 WHERE version = ?1")?
+            .execute(params![expected, document])?
+    };
+    if saved == 0 { Err(Refusal::DirectoryChanged.into()) } else { Ok(expected + 1) }
+}
+
 /// The tags that name a manifest.
 pub(super) fn tags_of(db: &Connection, name: &RepoName, digest: &Digest) -> rusqlite::Result<Vec<Tag>> {
     let mut statement = db.prepare_cached(

@@ -61,20 +61,25 @@ pub(crate) fn matches_etag(call: &Call<'_>, content: &ContentHeaders) -> bool {
     })
 }
 
+/// What is said of a blob that the repository does not hold.
+pub(crate) fn unknown(digest: &Digest) -> Failure {
+    Failure::from(Code::BlobUnknown).detail(json!(digest.to_string()))
+}
+
 async fn find(call: &Call<'_>, name: &RepoName, digest: &Digest) -> Result<Arc<ServedBlob>, Failure> {
-    let (app, unknown) = (call.app, || Failure::from(Code::BlobUnknown).detail(json!(digest.to_string())));
+    let app = call.app;
     if let Some(blob) = app.answers.blob(&*app.metadata, name, digest) {
         return Ok(blob);
     }
     let version = app.metadata.version(name);
-    let entry = app.metadata.blob(name, digest).await?.ok_or_else(unknown)?;
+    let entry = app.metadata.blob(name, digest).await?.ok_or_else(|| unknown(digest))?;
     let headers = ContentHeaders::new(digest);
     let source = match entry.content {
         Content::Inline(bytes) => BlobSource::Bytes(bytes),
         Content::Stored(place) => {
             let Some(reader) = app.blobs.open(digest, &place).await? else {
                 tracing::error!(%digest, "a blob's bytes are gone from the data directory");
-                return Err(unknown());
+                return Err(unknown(digest));
             };
             if reader.size() != entry.size {
                 tracing::error!(%digest, size = reader.size(), wanted = entry.size, "a blob's file has a wrong size");

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -67,6 +67,18 @@ impl Inbound {
             }
         }
         Ok(None)
+    }
+
+    /// All of it, unless that is more than `limit` bytes.
+    pub(crate) async fn whole(&mut self, limit: u64) -> Result<Option<Bytes>, Failure> {
+        let mut bytes = BytesMut::new();
+        while let Some(part) = self.next().await? {
+            if (bytes.len() + part.len()) as u64 > limit {
+                return Ok(None);
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Ok(Some(bytes.freeze()))
     }
 
     /// Reads what is left and forgets it. A connection that is closed, or a stream that is reset,

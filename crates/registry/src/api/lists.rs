@@ -58,10 +58,17 @@ pub(crate) async fn catalog(call: &Call<'_>) -> Reply {
 /// trace, not even an empty page behind this one.
 async fn visible(call: &Call<'_>, last: Option<&str>, limit: usize) -> Result<(Vec<RepoName>, bool), Failure> {
     let grant = &call.permit.grant;
+    let sees_all = !matches!(grant, Grant::Policy(_));
+    // Who sees little makes the server look at much: not many at a time, and in large pieces.
+    let _turn = match sees_all {
+        true => None,
+        false => Some(call.app.listing.acquire().await.expect("the semaphore is never closed")),
+    };
+    let part = if sees_all { limit } else { limit.max(CATALOG_PAGE) };
     let mut names = Vec::new();
     let mut after = last.map(str::to_owned);
     loop {
-        let page = call.app.metadata.repositories(after.as_deref(), limit).await?;
+        let page = call.app.metadata.repositories(after.as_deref(), part).await?;
         after = page.entries.last().map(|name| name.as_str().to_owned());
         for name in page.entries.into_iter().filter(|name| grant.may_see(name)) {
             if names.len() == limit {
@@ -69,7 +76,6 @@ async fn visible(call: &Call<'_>, last: Option<&str>, limit: usize) -> Result<(V
             }
             names.push(name);
         }
-        let sees_all = !matches!(grant, Grant::Policy(_));
         if !page.more || (sees_all && names.len() == limit) {
             return Ok((names, page.more));
         }

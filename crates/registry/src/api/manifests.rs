@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use registry_core::{
     digest::{Algorithm, Digest},
@@ -191,14 +191,7 @@ async fn receive(call: &Call<'_>, body: &mut Inbound) -> Result<Bytes, Failure> 
     let Ok(_turn) = call.app.receiving.try_acquire() else {
         return Err(Failure::unavailable("too many uploads are under way; try again"));
     };
-    let mut bytes = BytesMut::new();
-    while let Some(part) = body.next().await? {
-        if (bytes.len() + part.len()) as u64 > limit {
-            return Err(too_large());
-        }
-        bytes.extend_from_slice(&part);
-    }
-    Ok(bytes.freeze())
+    body.whole(limit).await?.ok_or_else(too_large)
 }
 
 /// The tags to set, and which of them the query named.

@@ -7,6 +7,9 @@ use registry_core::{
     reference::{Reference, ReferenceError},
 };
 
+/// Where tokens are issued, below the prefix.
+pub(crate) const TOKEN: &str = "/token";
+
 /// What a path asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
@@ -28,10 +31,16 @@ pub(crate) enum Route {
     Upload(RepoName, UploadId),
     /// `/v2/<name>/referrers/<digest>`.
     Referrers(RepoName, Digest),
+    /// `/token`: tokens of this registry.
+    Token,
+    /// `/.well-known/jwks.json`: the keys that sign them.
+    Keys,
     /// `/healthz`: the process answers.
     Healthz,
     /// `/readyz`: it can do its work.
     Readyz,
+    /// `/roadstead/v1/admin`: orders to access control.
+    Admin,
 }
 
 /// The name of an upload: a UUID in lower case.
@@ -89,6 +98,9 @@ pub(crate) fn parse(path: &str, prefix: &str) -> Result<Route, NoRoute> {
         "/" | "" => return Ok(Route::Root),
         "/v2" | "/v2/" => return Ok(Route::Base),
         "/v2/_catalog" => return Ok(Route::Catalog),
+        TOKEN => return Ok(Route::Token),
+        "/.well-known/jwks.json" => return Ok(Route::Keys),
+        super::admin::PATH => return Ok(Route::Admin),
         _ => path.strip_prefix("/v2/").ok_or(NoRoute::NotFound)?,
     };
     // From the right, because a name may contain the words that separate it from the rest.
@@ -173,6 +185,11 @@ impl Query {
         )
     }
 
+    /// Every parameter with its value.
+    pub(crate) fn into_pairs(self) -> Vec<(String, String)> {
+        self.0
+    }
+
     /// The first value of a parameter.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(have, _)| have == name).map(|(_, value)| value.as_str())
@@ -229,6 +246,8 @@ mod tests {
         check("/v2/a", "404");
         check("/v2/tags/list", "404");
         check("/v1/_ping", "404");
+        check("/roadstead/v1/admin", "Admin");
+        check("/roadstead/v1/admin/", "404");
         check("/v2/a/manifests", "404");
     }
 
@@ -236,6 +255,7 @@ mod tests {
     fn prefix_and_escapes() {
         assert_eq!(parse("/p/q/v2/", "/p/q"), Ok(Route::Base));
         assert_eq!(parse("/v2/", "/p/q"), Err(NoRoute::NotFound));
+        assert_eq!(parse("/p/q/roadstead/v1/admin", "/p/q"), Ok(Route::Admin));
         assert_eq!(decode("a%3Ab").as_deref(), Some("a:b"));
         for bad in ["%", "%4", "%zz", "%ff", "%+1"] {
             assert_eq!(decode(bad), None, "{bad}");

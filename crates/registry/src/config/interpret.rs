@@ -11,9 +11,10 @@ use super::scalar::{self, Span};
 use super::schema::join;
 use super::settings::{
     Address, Auth, CipherSuite, ClientAuth, ClientCertificates, Config, Driver, Formatter, Headers, Level, Limits,
-    Listen, Log, Realm, Storage, Tls, TokenAuth, UploadPurging,
+    Listen, Log, Realm, RoadsteadAuth, Storage, Tls, TokenAuth, UploadPurging,
 };
 use super::tree::{Entry, Node};
+use crate::proxies::{Network, Proxies};
 
 mod http;
 mod watch;
@@ -154,7 +155,7 @@ pub(crate) fn interpret(root: &Node, found: &mut Found) -> Config {
         log: log(&root, found),
         storage: storage(&root.get("storage"), found),
         auth: auth(&root.get("auth"), found),
-        http: http::read(&root.get("http"), found),
+        http: http::read(&root.get("http"), &root.get("roadstead").get("authority"), found),
         notifications: watch::notifications(&root.get("notifications"), found),
         health: watch::health(&root.get("health"), found),
         validation: watch::validation(&root.get("validation"), found),
@@ -164,6 +165,8 @@ pub(crate) fn interpret(root: &Node, found: &mut Found) -> Config {
             middleware(&root.get("middleware"), found);
             limits(&root.get("roadstead").get("limits"), found)
         },
+        authority: http::authority(&root.get("roadstead").get("authority"), found),
+        proxies: proxies(&root.get("roadstead").get("proxies"), found),
     }
 }
 
@@ -285,7 +288,7 @@ const ALGORITHMS: [&str; 13] = [
 
 fn auth(auth: &View<'_>, found: &mut Found) -> Auth {
     let Some(first) = auth.entries().first() else {
-        return Auth::None;
+        return Auth::Unset;
     };
     if let Some(second) = auth.entries().get(1) {
         let message = format!("a second way of authentication, after `{}` at {}", first.key, first.place);
@@ -307,11 +310,12 @@ fn auth(auth: &View<'_>, found: &mut Found) -> Auth {
             Auth::Htpasswd { realm: name(&scheme.get("realm"), found), path: scheme.get("path").required(found) }
         }
         "token" => Auth::Token(token(&scheme, found)),
+        "roadstead" => Auth::Roadstead(roadstead(&scheme, found)),
         other => {
             let problem = Diagnostic::error(&first.place, &scheme.path, "no such way of authentication");
-            found.push(match keys::closest(other, ["none", "silly", "htpasswd", "token"]) {
+            found.push(match keys::closest(other, ["none", "silly", "htpasswd", "token", "roadstead"]) {
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),
-                None => problem.hint("there are `htpasswd`, `token`, `silly` and `none`"),
+                None => problem.hint("there are `roadstead`, `htpasswd`, `token`, `silly` and `none`"),
             });
             Auth::None
         }
@@ -369,6 +373,43 @@ fn token(token: &View<'_>, found: &mut Found) -> TokenAuth {
         jwks: jwks.map(str::to_owned),
         signing_algorithms: if algorithms.is_empty() { ALGORITHMS.to_vec() } else { algorithms },
     }
+}
+
+fn roadstead(scheme: &View<'_>, found: &mut Found) -> RoadsteadAuth {
+    let defaults = RoadsteadAuth::default();
+    let realm = scheme.get("realm");
+    if let Some(Err(problem)) = realm.text().map(|text| web_url(text, false)) {
+        found.push(realm.error(problem));
+    }
+    let service = scheme.get("service");
+    let mut lifetime = |key: &str, default: Duration, least: u64, most: u64| {
+        let view = scheme.get(key);
+        match view.duration() {
+            Some(span) if (least..=most).contains(&span.as_secs()) => span,
+            None if !view.is_set() => default,
+            _ => {
+                found.push(view.error(format!("must be from {least}s to {most}s")));
+                default
+            }
+        }
+    };
+    let token_lifetime = lifetime("tokenlifetime", defaults.token_lifetime, 60, 3600);
+    let refresh_lifetime = lifetime("refreshlifetime", defaults.refresh_lifetime, 3600, 400 * 86_400);
+    let service = if service.is_set() { name(&service, found) } else { defaults.service };
+    RoadsteadAuth { realm: realm.text().map(str::to_owned), service, token_lifetime, refresh_lifetime }
+}
+
+/// The proxies whose word on a client's address counts.
+fn proxies(list: &View<'_>, found: &mut Found) -> Proxies {
+    let mut networks = Vec::new();
+    for item in list.items() {
+        match item.text().map(str::parse::<Network>) {
+            Some(Ok(network)) => networks.push(network),
+            Some(Err(error)) => found.push(item.error(error.to_string())),
+            None => {}
+        }
+    }
+    Proxies::new(networks)
 }
 
 /// Middleware wraps the original's Go objects; there is none here, so only switched-off entries can be passed over.

@@ -189,6 +189,16 @@ const AUTH: &[Field] = &[
             key("autoredirectpath", "", Text),
         ]),
     ),
+    key(
+        "roadstead",
+        "",
+        Params(&[
+            key("realm", "", Text),
+            key("service", "", Text),
+            key("tokenlifetime", "", UnitDuration),
+            key("refreshlifetime", "", UnitDuration),
+        ]),
+    ),
 ];
 
 const MIDDLEWARE: &[Field] =
@@ -382,6 +392,8 @@ const ROADSTEAD: &[Field] = &[
         ]),
     ),
     key("durability", "DURABILITY", Choice(&["strict"])),
+    key("authority", "AUTHORITY", Struct(&[key("directory", "DIRECTORY", Text), key("names", "NAMES", TEXTS)])),
+    key("proxies", "PROXIES", TEXTS),
 ];
 
 /// The dotted paths of all leaves; `[]` marks a list, `*` a free key.

@@ -7,6 +7,9 @@ use std::fmt;
 use std::time::Duration;
 
 use regex_lite::Regex;
+use service::tls::name::Name;
+
+use crate::proxies::Proxies;
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone)]
@@ -31,6 +34,10 @@ pub(crate) struct Config {
     pub(crate) tags_max: u32,
     /// `roadstead.limits`.
     pub(crate) limits: Limits,
+    /// `roadstead.authority`; `http.tls` names its files then.
+    pub(crate) authority: Option<Authority>,
+    /// `roadstead.proxies`.
+    pub(crate) proxies: Proxies,
 }
 
 /// What is logged and how.
@@ -109,6 +116,8 @@ pub(crate) struct UploadPurging {
 /// Who may come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Auth {
+    /// Nothing is said: everybody, unless the data directory has accounts.
+    Unset,
     /// Everybody.
     None,
     /// Everybody who sends any `Authorization` header; for development.
@@ -127,6 +136,32 @@ pub(crate) enum Auth {
     },
     /// Bearers of a token from a token server.
     Token(TokenAuth),
+    /// Users and robots of this registry.
+    Roadstead(RoadsteadAuth),
+}
+
+/// How this registry's own tokens are issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RoadsteadAuth {
+    /// Where clients get tokens; `None` for the host that they asked.
+    pub(crate) realm: Option<String>,
+    /// The audience of the tokens.
+    pub(crate) service: String,
+    /// How long an access token lives. One minute to one hour.
+    pub(crate) token_lifetime: Duration,
+    /// How long a refresh token lives. One hour to 400 days.
+    pub(crate) refresh_lifetime: Duration,
+}
+
+impl Default for RoadsteadAuth {
+    fn default() -> Self {
+        Self {
+            realm: None,
+            service: "registry".to_owned(),
+            token_lifetime: Duration::from_secs(300),
+            refresh_lifetime: Duration::from_secs(90 * 86_400),
+        }
+    }
 }
 
 /// How bearer tokens are asked for and verified.
@@ -227,6 +262,15 @@ pub(crate) struct Tls {
     pub(crate) tls13_only: bool,
     /// What may be negotiated, never empty, best first. Holds all TLS 1.3 suites, as in the original.
     pub(crate) cipher_suites: Vec<CipherSuite>,
+}
+
+/// A certificate authority of this server's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Authority {
+    /// Where its files are.
+    pub(crate) directory: String,
+    /// What the server's certificate is made out to, besides the names of the machine.
+    pub(crate) names: Vec<Name>,
 }
 
 /// Whose client certificates are accepted.

@@ -73,7 +73,7 @@ fn the_default_is_clean() {
     assert_eq!(config.http.headers, [("X-Content-Type-Options".into(), vec!["nosniff".into()])]);
     let pace = config.health.storage.expect("on");
     assert_eq!((pace.interval.as_secs(), pace.threshold), (10, 3));
-    assert_eq!((config.auth, config.log.level, config.log.formatter), (Auth::None, Level::Info, None));
+    assert_eq!((config.auth, config.log.level, config.log.formatter), (Auth::Unset, Level::Info, None));
     assert_eq!((config.catalog_max_entries, config.tags_max), (1000, 1000));
     assert_eq!((config.limits.manifest, config.limits.header), (4 << 20, 64 << 10));
     assert_eq!((config.limits.idle.as_secs(), config.limits.request.as_secs()), (60, 3600));
@@ -94,6 +94,21 @@ fn htpasswd_and_tls() {
     assert_eq!(tls.clients.expect("asked for").mode, ClientAuth::VerifyIfGiven);
     let suites: Vec<_> = tls.cipher_suites.iter().map(|suite| suite.number).collect();
     assert_eq!(suites, [0x1302, 0x1301, 0x1303, 0xc02c]);
+}
+
+#[test]
+fn an_authority_of_our_own() {
+    let more = "roadstead: {authority: {directory: /tls, names: [Registry.test, 192.0.2.7]}}\n";
+    let config = clean(&(BASE.to_owned() + more), &[("REGISTRY_HTTP_TLS_MINIMUMTLS", "tls1.3")]);
+    let authority = config.authority.expect("on");
+    let names: Vec<String> = authority.names.iter().map(ToString::to_string).collect();
+    assert_eq!((&*authority.directory, &*names.join(" ")), ("/tls", "registry.test 192.0.2.7"));
+    let tls = config.http.tls.expect("on");
+    assert_eq!((&*tls.certificate, &*tls.key, tls.tls13_only), ("/tls/server.pem", "/tls/server.key", true));
+    let variables = [("REGISTRY_ROADSTEAD_AUTHORITY_DIRECTORY", "/a"), ("REGISTRY_ROADSTEAD_AUTHORITY_NAMES", "[x]")];
+    let config = clean(BASE, &variables);
+    assert_eq!(config.http.tls.expect("on").certificate, "/a/server.pem");
+    assert_eq!(config.authority.expect("on").names.len(), 1);
 }
 
 #[test]
@@ -158,7 +173,7 @@ fn variables() {
     assert!(config(&[("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED", "true")]).storage.readonly);
     assert!(config(&[("REGISTRY_STORAGE_MAINTENANCE_READONLY", "{\"enabled\":true}")]).storage.readonly);
     assert_eq!(config(&[("REGISTRY_AUTH", "none")]).auth, Auth::None);
-    assert_eq!(config(&[("REGISTRY_AUTH", "")]).auth, Auth::None);
+    assert_eq!(config(&[("REGISTRY_AUTH", "")]).auth, Auth::Unset);
     let silly = config(&[("REGISTRY_AUTH", "{silly: {realm: a, service: b}}")]);
     assert_eq!(silly.auth, Auth::Silly { realm: "a".into(), service: "b".into() });
     let fields = config(&[("REGISTRY_LOG_FIELDS_SERVICE", "other"), ("REGISTRY_LOG_FIELDS_Zone", "b")]).log.fields;
@@ -251,6 +266,21 @@ fn small_problems() {
             "version: 0.1\nstorage: inmemory\nhttp: {addr: ':1', tls: {clientcas: [/ca]}}",
             "c.yml:3:37: error: http.tls.clientcas: asks for client certificates, but TLS is not switched on\n  \
              hint: set http.tls.certificate and http.tls.key",
+        ),
+        (
+            "version: 0.1\nstorage: inmemory\nhttp: {addr: ':1', tls: {certificate: /c, key: /k}}\n\
+             roadstead: {authority: {directory: /tls}}",
+            "c.yml:3:39: error: http.tls.certificate: a second certificate, besides that of `roadstead.authority` at c.yml:4:24\n  \
+             hint: remove this one, or the section `roadstead.authority`\n\
+             c.yml:3:48: error: http.tls.key: a second certificate, besides that of `roadstead.authority` at c.yml:4:24\n  \
+             hint: remove this one, or the section `roadstead.authority`",
+        ),
+        (
+            "version: 0.1\nstorage: inmemory\nhttp: {addr: ':1'}\nroadstead: {authority: {names: [a, 'https://b', c:5000]}}",
+            "c.yml:4:24: error: roadstead.authority.directory: is missing\n  \
+             hint: name the directory that keeps its files, such as /var/lib/registry-tls\n\
+             c.yml:4:36: error: roadstead.authority.names[1]: `https://b` is no name; give only the host, without `https://` and without a path\n\
+             c.yml:4:49: error: roadstead.authority.names[2]: `c:5000` is no name; give only the host, without a port",
         ),
         (
             "version: 0.1\nstorage: inmemory\nhttp: {addr: ':1'}\nauth: {token: {autoredirect: true, service: s, issuer: i}}",

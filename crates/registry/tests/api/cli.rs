@@ -28,6 +28,16 @@ fn help_has_examples() {
         &["notifications", "list"],
         &["notifications", "replay"],
         &["completion"],
+        &["init"],
+        &["user"],
+        &["user", "add"],
+        &["user", "token"],
+        &["robot", "create"],
+        &["robot", "rotate"],
+        &["group", "join"],
+        &["grant", "add"],
+        &["grant", "explain"],
+        &["key", "rotate"],
     ];
     for command in commands {
         let help = registry(&[command, &["--help"][..]].concat()).ok().stdout;
@@ -37,6 +47,20 @@ fn help_has_examples() {
         let got = registry(wrong);
         assert_eq!(got.code, Some(2), "{got}");
         assert!(got.stderr.contains("Usage"), "{got}");
+    }
+}
+
+#[test]
+fn manual_and_completion_know_every_command() {
+    let commands =
+        ["init", "user", "robot", "group", "grant", "key", "trust", "garbage-collect", "revoke-tokens", "explain"];
+    let manual = registry(&["man"]).ok().stdout.replace('\\', "");
+    for shell in ["bash", "zsh", "fish"] {
+        let script = registry(&["completion", shell]).ok().stdout;
+        for command in commands {
+            assert!(script.contains(command), "{shell} does not complete {command}");
+            assert!(manual.contains(command), "the manual lacks {command}");
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! too, `<status> <error code> | <header>: <value> | …`. Every answer is also held against what
 //! holds for all: never a failure of the server, errors always with a JSON body.
 
+mod access;
+mod accounts;
 mod blobs;
 mod cli;
 mod collect;

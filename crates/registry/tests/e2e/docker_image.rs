@@ -375,3 +375,28 @@ fn names_are_resolved_in_a_docker_container() {
     let reached = wait_until(START_LIMIT, || backend.accept().is_ok());
     assert!(reached, "the health check finds its host: {}", container.log());
 }
+
+#[test]
+fn a_docker_container_gets_accounts_from_init() {
+    let Some(stage) = Stage::running() else { return };
+    let data = format!("{}:/var/lib/registry", stage.folder("data", 1000));
+    // This user has no home in the image.
+    let user = ["--user", "1000:1000", "--read-only", "--cap-drop", "ALL", "--volume", &data];
+    stage.call(&user, &["init", "--no-tls"]).ok();
+    let options = [&user[..], &["--env", "REGISTRY_HTTP_ADDR={addr}"]].concat();
+    let container = stage.serve(&options, &["serve", "/var/lib/registry/config.yml"]);
+    let order = |line: &str| {
+        let words = ["exec", &container.id, "registry"].into_iter().chain(line.split(' '));
+        stage.docker.run(&words.collect::<Vec<_>>()).stdout
+    };
+    let password = order("user add bob --generate");
+    order("grant add user:bob team/* push");
+    let reference = format!("{}/team/api:1", container.addr);
+    stage.docker.load(&Image::busybox(), &reference);
+    stage.docker.try_run(&["push", &reference]).refused(&["denied: log in first, with the right to push on team/api"]);
+    stage.docker.run(&["login", "--username", "bob", "--password", password.trim(), &container.addr]);
+    container.push_and_pull(&reference);
+    let elsewhere = reference.replace("team", "other");
+    stage.docker.run(&["tag", &reference, &elsewhere]);
+    stage.docker.try_run(&["push", &elsewhere]).refused(&["denied: bob lacks the right to push on other/api"]);
+}

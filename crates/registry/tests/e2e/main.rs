@@ -5,6 +5,7 @@
 //! same command line, such as the one this registry replaces. Tests whose path contains `docker`
 //! start an engine and run one at a time (`.config/nextest.toml`).
 
+mod access;
 mod artifact;
 mod crash;
 mod disk;

@@ -1,12 +1,17 @@
 //! The `http` section: listeners, addresses, TLS.
 
+use std::path::{Path, PathBuf};
+
+use service::{authority::server_files_in, tls::name::NameError};
+
 use super::{
     Address, CipherSuite, ClientAuth, ClientCertificates, Diagnostic, Found, Listen, Tls, View, address, web_url,
 };
 use crate::config::keys;
-use crate::config::settings::{Debug, Http};
+use crate::config::settings::{Authority, Debug, Http};
 
-pub(super) fn read(http: &View<'_>, found: &mut Found) -> Http {
+/// Reads `http`. An authority of the server's own is another source of a certificate.
+pub(super) fn read(http: &View<'_>, authority: &View<'_>, found: &mut Found) -> Http {
     let host = http.get("host");
     let base = host.text().and_then(|text| match web_url(text, false) {
         Ok(_) if text.contains(['?', '#']) => {
@@ -34,7 +39,7 @@ pub(super) fn read(http: &View<'_>, found: &mut Found) -> Http {
         relative_urls: http.get("relativeurls").flag(false),
         drain_timeout: http.get("draintimeout").duration(),
         headers: headers.headers(found),
-        tls: tls(&http.get("tls"), found),
+        tls: tls(&http.get("tls"), authority, found),
         debug: debug(&http.get("debug"), found),
         http2: !http.get("http2").get("disabled").flag(false),
         h2c: http.get("h2c").get("enabled").flag(false),
@@ -117,11 +122,28 @@ const OLD_SUITES: [&str; 11] = [
     "TLS_RSA_WITH_AES_128_CBC_SHA256",
 ];
 
-fn tls(tls: &View<'_>, found: &mut Found) -> Option<Tls> {
+fn tls(tls: &View<'_>, authority: &View<'_>, found: &mut Found) -> Option<Tls> {
     let (certificate, key) = (tls.get("certificate"), tls.get("key"));
     let tls13_only = tls.get("minimumtls").text().is_some_and(|text| text.eq_ignore_ascii_case("tls1.3"));
     let cipher_suites = suites(&tls.get("ciphersuites"), tls13_only, found);
     let clients = clients(tls, found);
+    if authority.node.is_some() {
+        for given in [&certificate, &key] {
+            if given.is_set() {
+                found.push(
+                    given
+                        .error(format!(
+                            "a second certificate, besides that of `roadstead.authority` at {}",
+                            authority.place
+                        ))
+                        .hint("remove this one, or the section `roadstead.authority`"),
+                );
+            }
+        }
+        let (certificate, key) = server_files_in(Path::new(authority.get("directory").text().unwrap_or_default()));
+        let text = |path: PathBuf| path.to_string_lossy().into_owned();
+        return Some(Tls { certificate: text(certificate), key: text(key), clients, tls13_only, cipher_suites });
+    }
     match (certificate.text(), key.text()) {
         (Some(certificate), Some(key)) => {
             Some(Tls { certificate: certificate.to_owned(), key: key.to_owned(), clients, tls13_only, cipher_suites })
@@ -149,6 +171,29 @@ fn tls(tls: &View<'_>, found: &mut Found) -> Option<Tls> {
             None
         }
     }
+}
+
+/// Reads `roadstead.authority`.
+pub(super) fn authority(authority: &View<'_>, found: &mut Found) -> Option<Authority> {
+    authority.node?;
+    let directory = authority.get("directory");
+    let mut names = Vec::new();
+    for item in authority.get("names").items() {
+        match item.text().map(str::parse) {
+            Some(Ok(name)) => names.push(name),
+            Some(Err(problem)) => {
+                let problem: NameError = problem;
+                found.push(item.error(problem.to_string()));
+            }
+            None => {}
+        }
+    }
+    let Some(text) = directory.text() else {
+        let hint = "name the directory that keeps its files, such as /var/lib/registry-tls";
+        found.push(directory.error("is missing").hint(hint));
+        return None;
+    };
+    Some(Authority { directory: text.to_owned(), names })
 }
 
 fn clients(tls: &View<'_>, found: &mut Found) -> Option<ClientCertificates> {

@@ -1,4 +1,4 @@
-//! Owns how often bcrypt runs: what was proved before, what is being proved, how many at once.
+//! Owns how often a slow hash runs: what was proved before, what is being proved, how many at once.
 //!
 //! Does not know passwords: a credential is a keyed [`Tag`].
 
@@ -8,14 +8,19 @@ use std::{
         Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{CACHE_TTL, MAX_WAIT};
 use crate::AuthError;
 
+/// How long a password that was proved stays proved without another run of the hash, in seconds.
+/// A change of the user's hash ends it at once.
+pub const CACHE_TTL: i64 = 300;
+/// How long a check waits for a free core before it is [`AuthError::Busy`].
+pub const MAX_WAIT: Duration = Duration::from_secs(30);
+
 /// HMAC-SHA256 over user, hash and password.
-pub(super) type Tag = [u8; 32];
+pub(crate) type Tag = [u8; 32];
 
 /// The most proved credentials that are remembered.
 const MAX_PROVED: usize = 1024;
@@ -23,7 +28,7 @@ const MAX_PROVED: usize = 1024;
 const MAX_WAITING: usize = 256;
 
 /// Lets few checks run at once, and the same check only once.
-pub(super) struct Gate {
+pub(crate) struct Gate {
     slots: usize,
     runs: AtomicU64,
     state: Mutex<State>,
@@ -41,22 +46,22 @@ struct State {
 
 impl Gate {
     /// A gate that runs at most `slots` checks at once.
-    pub(super) fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize) -> Self {
         Self { slots, runs: AtomicU64::new(0), state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// How many checks ran since the start.
-    pub(super) fn runs(&self) -> u64 {
+    pub(crate) fn runs(&self) -> u64 {
         self.runs.load(Ordering::Relaxed)
     }
 
     /// Whether `tag` was proved within the last [`CACHE_TTL`] seconds.
-    pub(super) fn remembers(&self, tag: &Tag, now: i64) -> bool {
+    pub(crate) fn remembers(&self, tag: &Tag, now: i64) -> bool {
         self.lock().remembers(tag, now)
     }
 
     /// Answers from memory, from an equal check under way, or by running `work`.
-    pub(super) fn check(&self, tag: Tag, now: i64, work: impl FnOnce() -> bool) -> Result<bool, AuthError> {
+    pub(crate) fn check(&self, tag: Tag, now: i64, work: impl FnOnce() -> bool) -> Result<bool, AuthError> {
         let started = Instant::now();
         let mut state = self.lock();
         let outcome = loop {
