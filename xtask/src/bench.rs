@@ -3,7 +3,9 @@
 //! This file owns the options and the order of things; the client, the servers, the scenarios and the report are
 //! below `bench/`. Servers listen on loopback only, their data lies on a real disk and is removed afterwards.
 
+mod access;
 mod drive;
+mod guard;
 mod http;
 mod machine;
 mod payload;
@@ -25,6 +27,7 @@ use clap::{Args, ValueEnum};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use drive::Budget;
+use guard::Guard;
 use report::{Column, Figures, Row};
 use scenarios::{Fixture, Round, Scenario, Site};
 use server::{Kind, Launch};
@@ -41,10 +44,13 @@ pub(crate) struct Options {
     /// nginx, the limit for reads.
     #[arg(long, value_name = "PATH", default_value = "/usr/sbin/nginx")]
     nginx: PathBuf,
-    /// Rounds of each scenario on each server, in turns [default: 3, with --quick 1].
+    /// Compare our server with access control and without, in place of comparing it with others.
+    #[arg(long, conflicts_with = "only")]
+    access_control: bool,
+    /// Rounds of each scenario on each server, in turns [default: 3, with --access-control 9, with --quick 1].
     #[arg(long, value_name = "N")]
     rounds: Option<usize>,
-    /// Length of a round [default: 4, with --quick 1].
+    /// Length of a round [default: 4, with --access-control 1.5, with --quick 1].
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<f64>,
     /// Only scenarios whose name contains one of these words; `verify` is one, too.
@@ -90,7 +96,8 @@ struct Bench {
 /// If a server does not start, any request is answered wrongly, or the run is interrupted.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let wanted = |name: &str| options.scenario.is_empty() || options.scenario.iter().any(|word| name.contains(word));
-    let scenarios: Vec<Scenario> = scenarios::all().into_iter().filter(|scenario| wanted(scenario.name)).collect();
+    let all = if options.access_control { access::scenarios() } else { scenarios::all() };
+    let scenarios: Vec<Scenario> = all.into_iter().filter(|scenario| wanted(scenario.name)).collect();
     if options.list {
         println!("verify");
         scenarios.iter().for_each(|scenario| println!("{}", scenario.name));
@@ -116,7 +123,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }
     }
     if !rows.is_empty() {
-        println!("{}", report::markdown(&rows));
+        let text = if options.access_control { report::access::markdown(&rows) } else { report::markdown(&rows) };
+        println!("{text}");
     }
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&report::raw(&machine, &rows))?;
@@ -141,24 +149,32 @@ impl Bench {
                 bail!("find {}: {error}; build it, install it, or name another one (see --help)", path.display())
             }
         };
-        let mut programs = Vec::new();
-        if options.only != Some(Only::V2) {
-            programs.push((Kind::Ours, program(&options.ours)?));
-        }
-        if options.only != Some(Only::Ours) {
-            programs.push((Kind::V2, program(&options.peer)?));
-        }
-        if options.only.is_none() {
-            programs.push((Kind::Nginx, program(&options.nginx)?));
-        }
+        let kinds: &[Kind] = match options.only {
+            Some(Only::Ours) => &[Kind::Ours],
+            Some(Only::V2) => &[Kind::V2],
+            None if options.access_control => &[Kind::Ours, Kind::Guarded],
+            None => &[Kind::Ours, Kind::V2, Kind::Nginx],
+        };
+        let path = |kind| match kind {
+            Kind::Ours | Kind::Guarded => &options.ours,
+            Kind::V2 => &options.peer,
+            Kind::Nginx => &options.nginx,
+        };
+        let programs = kinds.iter().map(|&kind| Ok((kind, program(path(kind))?))).collect::<Result<_>>()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register(signal, stop.clone()).context("install a signal handler")?;
         }
-        let seconds = options.seconds.unwrap_or(if options.quick { 1.0 } else { 4.0 });
+        let (rounds, seconds) = match (options.quick, options.access_control) {
+            (true, _) => (1, 1.0),
+            // Two builds of the same code differ little: many short rounds show more than few long ones.
+            (false, true) => (9, 1.5),
+            (false, false) => (3, 4.0),
+        };
+        let seconds = options.seconds.unwrap_or(seconds);
         ensure!(seconds > 0.0 && seconds <= 600.0, "--seconds must be above 0 and at most 600");
         let budget = Budget { time: Duration::from_secs_f64(seconds), operations: u64::MAX };
-        let rounds = options.rounds.unwrap_or(if options.quick { 1 } else { 3 });
+        let rounds = options.rounds.unwrap_or(rounds);
         ensure!((1..=100).contains(&rounds), "--rounds must be 1 to 100");
         let data = options.data.clone().unwrap_or_else(|| root.join("target/bench-data"));
         let data = data.join(std::process::id().to_string());
@@ -177,8 +193,13 @@ impl Bench {
         if kind == Kind::Nginx {
             server::write_static_files(&launch.dir)?;
         }
-        let server = RefCell::new(Some(launch.start()?));
-        Ok(Site { launch, server, held: Cell::new(0), stop: self.stop.clone() })
+        if kind == Kind::Guarded {
+            Guard::initialise(&launch)?;
+        }
+        let server = launch.start()?;
+        let guard = (kind == Kind::Guarded).then(|| Guard::of(&launch, &server)).transpose()?;
+        let server = RefCell::new(Some(server));
+        Ok(Site { launch, server, guard, held: Cell::new(0), stop: self.stop.clone() })
     }
 
     /// Checks every byte on each registry; returns the number of faults.
@@ -189,7 +210,7 @@ impl Bench {
             eprintln!("verify: {}", kind.name());
             let site = self.site(*kind, program)?;
             // v2 answers a POST with `?digest=` as if it had none, which the specification allows.
-            let findings = verify::verify(site.target()?.addr, *kind == Kind::Ours);
+            let findings = verify::verify(&site.with_rights(verify::REPO, "pull,push")?, *kind != Kind::V2);
             println!("{}: {} checks, {} wrong  ", kind.name(), findings.checks, findings.wrong.len());
             findings.wrong.iter().for_each(|line| println!("- {line}"));
             faults += findings.wrong.len() as u64;
@@ -241,16 +262,25 @@ impl Bench {
                 (Kind::Nginx, None) => continue,
                 _ => (scenario.prepare)(site).with_context(|| format!("prepare {}", kind.name()))?,
             };
-            let Some(round) = round else {
+            let Some(mut round) = round else {
                 row.unsupported.push(kind);
                 continue;
             };
+            // What only a guarded server has is refused, or not, by scenarios of their own.
+            if let (Some(guard), [_, ..]) = (&site.guard, &lanes[..]) {
+                row.refusals += access::check_refusals(guard, &mut round).context("try without rights")?;
+            }
             lanes.push((site, round));
             let (rounds, footprint) = (Vec::new(), server::Footprint::default());
             row.columns.push(Column { kind, rounds, ready_memory: *ready_memory, footprint });
         }
-        for _ in 0..self.rounds {
-            for ((site, round), column) in lanes.iter_mut().zip(&mut row.columns) {
+        for number in 0..self.rounds {
+            // Nobody is always the first.
+            let mut turns: Vec<_> = lanes.iter_mut().zip(&mut row.columns).collect();
+            if number % 2 == 1 {
+                turns.reverse();
+            }
+            for ((site, round), column) in turns {
                 let sample = round(self.budget).with_context(|| format!("measure {}", column.kind.name()))?;
                 let unit = scenario.bytes.map_or(1.0, |bytes| bytes as f64 / 1e6);
                 eprint!(" {} {:.1}", column.kind.name(), sample.rate() * unit);

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 
+use super::guard::Badge;
 use super::http::{Conn, PATIENCE};
 use super::server::cpu_seconds;
 
@@ -30,6 +31,19 @@ pub(crate) struct Target {
     pub(crate) pid: u32,
     /// Set by Ctrl-C: every phase ends early and fails.
     pub(crate) stop: Arc<AtomicBool>,
+    /// What every request proves itself with, where that has to be.
+    pub(crate) badge: Option<Badge>,
+}
+
+impl Target {
+    /// A blocking connection.
+    pub(crate) fn conn(&self) -> Conn {
+        Conn::blocking(self.addr).with_line(self.line())
+    }
+
+    fn line(&self) -> Rc<str> {
+        self.badge.as_ref().map_or_else(|| Rc::from(""), Badge::line)
+    }
 }
 
 /// When a phase ends, whichever comes first.
@@ -123,10 +137,10 @@ where
     };
     let (server, client) = (cpu_seconds(target.pid)?, cpu_seconds(std::process::id())?);
     if workers == 1 {
-        block_on(work(Conn::blocking(target.addr)));
+        block_on(work(target.conn()));
     } else {
         let epoll = Rc::new(epoll::create(epoll::CreateFlags::CLOEXEC).context("create epoll")?);
-        let conn = |key| Conn::polled(target.addr, epoll.clone(), key as u64);
+        let conn = |key| Conn::polled(target.addr, epoll.clone(), key as u64).with_line(target.line());
         run_all((0..workers).map(|key| Box::pin(work(conn(key)))).collect(), &epoll)?;
     }
     let mut sample = sample.into_inner();

@@ -34,6 +34,8 @@ pub(crate) struct Answer {
 /// One keep-alive connection; it reconnects by itself after an error or a `Connection: close`.
 pub(crate) struct Conn {
     addr: SocketAddr,
+    /// A header line, `Name: value\r\n`, that every request gets; empty for none.
+    line: Rc<str>,
     stream: Option<TcpStream>,
     /// The epoll instance and this connection's key in it; a blocking connection has none.
     poller: Option<(Rc<OwnedFd>, u64)>,
@@ -67,7 +69,22 @@ impl Conn {
 
     fn new(addr: SocketAddr, poller: Option<(Rc<OwnedFd>, u64)>) -> Self {
         let buffer = vec![0; BUFFER].into_boxed_slice();
-        Self { addr, stream: None, poller, buffer, start: 0, end: 0, head: Vec::new(), body: Vec::new() }
+        Self {
+            addr,
+            line: Rc::from(""),
+            stream: None,
+            poller,
+            buffer,
+            start: 0,
+            end: 0,
+            head: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    /// Adds a header line, `Name: value\r\n`, to every request.
+    pub(crate) fn with_line(self, line: Rc<str>) -> Self {
+        Self { line, ..self }
     }
 
     /// Sends a request (its parts in order, the first holding at least the request line) and reads the whole
@@ -108,7 +125,15 @@ impl Conn {
         if self.stream.is_none() {
             self.connect()?;
         }
-        let at_once = self.send(parts).await?;
+        let at_once = match self.line.clone() {
+            line if line.is_empty() => self.send(parts).await?,
+            line => {
+                let (first, rest) = parts[0].split_at(memchr(b'\n', parts[0]).context("no request line")? + 1);
+                let mut whole = vec![first, line.as_bytes(), rest];
+                whole.extend(&parts[1..]);
+                self.send(&whole).await?
+            }
+        };
         if at_once && self.poller.is_some() {
             // The answer's edge is still to come: waiting for it saves a read that would find nothing.
             let mut waited = false;

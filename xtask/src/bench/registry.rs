@@ -186,7 +186,7 @@ pub(crate) fn closing(location: &str, digest: &str) -> String {
 }
 
 /// Strips scheme and host.
-fn local(url: &str) -> &str {
+pub(crate) fn local(url: &str) -> &str {
     match url.split_once("://") {
         Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
         None => url,

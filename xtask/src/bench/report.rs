@@ -2,6 +2,8 @@
 //!
 //! Only ratios within a round are compared, because two rounds on a shared machine may differ by a factor of two.
 
+pub(crate) mod access;
+
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -46,6 +48,8 @@ pub(crate) struct Row {
     pub(crate) columns: Vec<Column>,
     /// Servers that do not support it.
     pub(crate) unsupported: Vec<Kind>,
+    /// Requests without rights that were tried before, and refused.
+    pub(crate) refusals: u64,
     pub(crate) failure: Option<String>,
 }
 
@@ -101,7 +105,7 @@ impl Spread {
 impl Row {
     /// A row without figures yet.
     pub(crate) fn new(scenario: Scenario) -> Self {
-        Self { scenario, columns: Vec::new(), unsupported: Vec::new(), failure: None }
+        Self { scenario, columns: Vec::new(), unsupported: Vec::new(), refusals: 0, failure: None }
     }
 
     fn column(&self, kind: Kind) -> Option<&Column> {
@@ -114,8 +118,13 @@ impl Row {
 
     /// Ours divided by another's, round by round.
     fn ratio(&self, other: Kind, figure: impl Fn(&Figures) -> f64) -> Option<Spread> {
-        let (ours, other) = (self.column(Kind::Ours)?, self.column(other)?);
-        Spread::of(ours.rounds.iter().zip(&other.rounds).map(|(ours, other)| figure(ours) / figure(other)))
+        self.ratio_of(Kind::Ours, other, figure)
+    }
+
+    /// One's divided by another's, round by round.
+    fn ratio_of(&self, one: Kind, other: Kind, figure: impl Fn(&Figures) -> f64) -> Option<Spread> {
+        let (one, other) = (self.column(one)?, self.column(other)?);
+        Spread::of(one.rounds.iter().zip(&other.rounds).map(|(one, other)| figure(one) / figure(other)))
     }
 
     /// The rate in the unit of the scenario.
@@ -271,11 +280,17 @@ fn at_most(what: &str, floor: f64, seen: Option<Spread>) -> String {
 fn cells(what: &str, sign: &str, floor: f64, seen: Option<Spread>, good: impl Fn(f64) -> bool) -> String {
     let (text, verdict) = match seen {
         None => ("-".to_owned(), "not judged"),
-        Some(seen) if good(seen.low) && good(seen.high) => (seen.text(), "met"),
-        Some(seen) if good(seen.median) => (seen.text(), "met by median"),
-        Some(seen) => (seen.text(), "**missed**"),
+        Some(seen) => (seen.text(), verdict(seen, good)),
     };
     format!("{what} | {sign} {} | {text} | {verdict}", short(floor))
+}
+
+fn verdict(seen: Spread, good: impl Fn(f64) -> bool) -> &'static str {
+    match seen {
+        seen if good(seen.low) && good(seen.high) => "met",
+        seen if good(seen.median) => "met by median",
+        _ => "**missed**",
+    }
 }
 
 fn failures(text: &mut String, rows: &[Row]) {
@@ -307,6 +322,8 @@ pub(crate) fn raw(machine: &[(&str, String)], rows: &[Row]) -> Value {
                 "bytes_per_operation": row.scenario.bytes,
                 "servers": columns,
                 "unsupported": unsupported,
+                "refusals": row.refusals,
+                "rate_with_access_control": access::raw(row),
                 "failure": row.failure,
             })
         })

@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::drive::{Budget, Sample, Target, block_on, drive};
+use super::guard::{Badge, Guard, Who};
 use super::http::Conn;
 use super::payload::{Blob, Payload};
 use super::registry::{
@@ -26,7 +27,7 @@ const FEW: usize = 300;
 /// Large pushes in one round at most, to bound the disk space a run takes.
 const LARGE_PUSHES: u64 = 24;
 const REFERRERS: usize = 1000;
-const PAGE: usize = 100;
+pub(super) const PAGE: usize = 100;
 
 /// One timed phase; it may be called several times.
 pub(crate) type Round = Box<dyn FnMut(Budget) -> Result<Sample>>;
@@ -36,6 +37,8 @@ pub(crate) struct Site {
     pub(crate) launch: Launch,
     /// Empty while a scenario starts servers on its own.
     pub(crate) server: RefCell<Option<Server>>,
+    /// Accounts and tokens of a server with access control.
+    pub(crate) guard: Option<Guard>,
     /// Tags or repositories that the fixture laid down.
     pub(crate) held: Cell<usize>,
     pub(crate) stop: Arc<AtomicBool>,
@@ -64,6 +67,8 @@ pub(crate) struct Floor {
     /// Least rate and most CPU per operation, as multiples of v3's.
     pub(crate) rate: Option<f64>,
     pub(crate) cpu: Option<f64>,
+    /// Least rate with access control, as a share of the rate without.
+    pub(crate) kept: Option<f64>,
     /// Most milliseconds at the median.
     pub(crate) median_ms: Option<f64>,
     /// Scenario whose median this one may exceed by half at most, being the same with less in the store.
@@ -133,7 +138,7 @@ pub(crate) fn all() -> Vec<Scenario> {
 }
 
 impl Scenario {
-    fn new(name: &'static str, prepare: fn(&Site) -> Result<Option<Round>>) -> Self {
+    pub(super) fn new(name: &'static str, prepare: fn(&Site) -> Result<Option<Round>>) -> Self {
         let floor = Floor::default();
         Self { name, fixture: Fixture::Empty, bytes: None, v3: None, floor, limit: None, prepare }
     }
@@ -143,7 +148,7 @@ impl Scenario {
         Self { bytes: Some(LARGE), ..self }
     }
 
-    fn with(self, fixture: Fixture) -> Self {
+    pub(super) fn with(self, fixture: Fixture) -> Self {
         Self { fixture, ..self }
     }
 
@@ -181,10 +186,26 @@ impl Scenario {
 }
 
 impl Site {
+    /// Requests with nothing, or with the secret of a robot that may do everything.
     pub(crate) fn target(&self) -> Result<Target> {
+        self.with_badge(self.guard.as_ref().map(|guard| guard.basic(Who::Robot)))
+    }
+
+    /// Requests with nothing, or with a token of `who` for `scope`.
+    pub(crate) fn with_token(&self, who: Who, scope: &str) -> Result<Target> {
+        self.with_badge(self.guard.as_ref().map(|guard| guard.bearer(who, scope)).transpose()?)
+    }
+
+    /// Requests with what Docker sends when it pulls from, or with `pull,push` pushes to, a repository.
+    pub(crate) fn with_rights(&self, repo: &str, actions: &str) -> Result<Target> {
+        self.with_token(Who::Robot, &format!("repository:{repo}:{actions}"))
+    }
+
+    /// Requests with nothing, or with this.
+    pub(crate) fn with_badge(&self, badge: Option<Badge>) -> Result<Target> {
         let server = self.server.borrow();
         let server = server.as_ref().context("the server is not running")?;
-        Ok(Target { addr: server.addr, pid: server.pid(), stop: self.stop.clone() })
+        Ok(Target { addr: server.addr, pid: server.pid(), stop: self.stop.clone(), badge })
     }
 }
 
@@ -199,14 +220,14 @@ impl Fixture {
             Self::FewTags | Self::ManyTags => {
                 let payload = Payload::new(1000, 1);
                 let blobs = [payload.variant(0), payload.variant(1)];
-                let manifest = block_on(push_image(&mut Conn::blocking(target.addr), TAGGED, "v00000", &blobs))?;
+                let manifest = block_on(push_image(&mut target.conn(), TAGGED, "v00000", &blobs))?;
                 fill(&target, count, async |conn, id| put_manifest(conn, TAGGED, &format!("v{id:05}"), &manifest).await)
             }
             Self::FewRepositories | Self::ManyRepositories => {
                 // v2 lists a repository only if it has a blob, so each gets one by mounting it.
                 let payload = Payload::new(1000, 1);
                 let blob = [payload.variant(0)];
-                let manifest = block_on(push_image(&mut Conn::blocking(target.addr), REPO, "1", &blob))?;
+                let manifest = block_on(push_image(&mut target.conn(), REPO, "1", &blob))?;
                 fill(&target, count, async |conn, id| {
                     let repo = format!("many/r{id:05}");
                     mount_blob(conn, &repo, REPO, &blob[0].digest).await?;
@@ -220,7 +241,11 @@ impl Fixture {
 /// The repository with many tags, `v00000` and up.
 const TAGGED: &str = "bench/tagged";
 const TAGS_PATH: &str = "/v2/bench/tagged/tags/list";
-const REPO: &str = "bench/app";
+pub(super) const REPO: &str = "bench/app";
+/// What Docker asks a token for.
+const PULL: &str = "pull";
+const PUSH: &str = "pull,push";
+pub(super) const CATALOG: &str = "registry:catalog:*";
 
 /// Runs an untimed operation for each id below `count`.
 fn fill(target: &Target, count: usize, operation: impl AsyncFn(&mut Conn, u64) -> Result<()>) -> Result<()> {
@@ -228,7 +253,7 @@ fn fill(target: &Target, count: usize, operation: impl AsyncFn(&mut Conn, u64) -
 }
 
 fn push_small(site: &Site, workers: usize) -> Result<Option<Round>> {
-    let (target, ids) = (site.target()?, Cell::new(0));
+    let (target, ids) = (site.with_rights(REPO, PUSH)?, Cell::new(0));
     let payloads = [9_000, 10_000, 11_000, 12_000].map(|size| Payload::new(size, size as u64));
     Ok(Some(Box::new(move |budget| {
         let sample = drive(&target, workers, budget, &ids, async |conn, id| {
@@ -250,18 +275,33 @@ fn push_large(site: &Site, style: Style) -> Result<Option<Round>> {
     })))
 }
 
+/// Pushes blobs of 10 KB, and nothing else.
+pub(super) fn push_blobs(site: &Site) -> Result<Option<Round>> {
+    let (target, ids) = (site.with_rights(REPO, PUSH)?, Cell::new(0));
+    let payload = Payload::new(10_000, 11);
+    Ok(Some(Box::new(move |budget| {
+        let push = async |conn: &mut Conn, id| push_blob(conn, REPO, &payload.variant(id), Style::Put).await;
+        let sample = drive(&target, 8, budget, &ids, push)?;
+        read_back(&target, sample, &payload.variant(ids.get() - 1))
+    })))
+}
+
 /// Makes sure that the last blob of a round was really kept.
 fn read_back(target: &Target, sample: Sample, last: &Blob<'_>) -> Result<Sample> {
     if sample.errors == 0 {
-        block_on(check_blob(&mut Conn::blocking(target.addr), REPO, last))?;
+        block_on(check_blob(&mut target.conn(), REPO, last))?;
     }
     Ok(sample)
 }
 
 fn manifests(site: &Site, method: &str, by_digest: bool) -> Result<Option<Round>> {
-    let target = site.target()?;
+    manifests_from(site, site.with_rights(REPO, PULL)?, method, by_digest)
+}
+
+/// Reads manifests from `target`, after they were pushed to `site`.
+pub(super) fn manifests_from(site: &Site, target: Target, method: &str, by_digest: bool) -> Result<Option<Round>> {
     let payload = Payload::new(10_000, 4);
-    let mut conn = Conn::blocking(target.addr);
+    let mut conn = site.target()?.conn();
     let (mut requests, mut length) = (Vec::new(), 0);
     for id in 0..100 {
         let blobs = [0, 1, 2, 3].map(|layer| payload.variant(id * 4 + layer));
@@ -274,10 +314,12 @@ fn manifests(site: &Site, method: &str, by_digest: bool) -> Result<Option<Round>
 }
 
 fn blobs(site: &Site, count: u64, size: usize, workers: usize) -> Result<Option<Round>> {
-    let target = site.target()?;
+    let target = site.with_rights(REPO, PULL)?;
     let payload = Payload::new(size, 5);
-    fill(&target, count as usize, async |conn, id| push_blob(conn, REPO, &payload.variant(id), Style::Put).await)?;
-    block_on(check_blob(&mut Conn::blocking(target.addr), REPO, &payload.variant(count - 1)))?;
+    fill(&site.target()?, count as usize, async |conn, id| {
+        push_blob(conn, REPO, &payload.variant(id), Style::Put).await
+    })?;
+    block_on(check_blob(&mut target.conn(), REPO, &payload.variant(count - 1)))?;
     let requests = (0..count).map(|id| blob_request("GET", REPO, &payload.variant(id).digest)).collect();
     Ok(Some(repeat(target, workers, requests, size as u64..=size as u64)))
 }
@@ -294,7 +336,7 @@ pub(crate) fn read_static(target: Target, files: &str, workers: usize) -> Round 
 }
 
 /// Sends ready requests in turn; each must be answered with 200 and a body of a length in `length`.
-fn repeat(target: Target, workers: usize, requests: Vec<Vec<u8>>, length: RangeInclusive<u64>) -> Round {
+pub(super) fn repeat(target: Target, workers: usize, requests: Vec<Vec<u8>>, length: RangeInclusive<u64>) -> Round {
     let ids = Cell::new(0);
     Box::new(move |budget| {
         drive(&target, workers, budget, &ids, async |conn, id| {
@@ -310,7 +352,7 @@ fn mixed(site: &Site) -> Result<Option<Round>> {
     const IMAGES: u64 = 50;
     let (target, ids) = (site.target()?, Cell::new(0));
     let (config, layer) = (Payload::new(2_000, 6), Payload::new(MB, 7));
-    let mut conn = Conn::blocking(target.addr);
+    let mut conn = target.conn();
     let mut pulls = Vec::new();
     for id in 0..IMAGES {
         let blobs = [config.variant(id), layer.variant(id)];
@@ -351,7 +393,7 @@ fn mount(site: &Site) -> Result<Option<Round>> {
 
 /// Manifests that differ in an annotation only, by digest; their config and layer are there.
 fn put_manifests(site: &Site, with_subject: bool) -> Result<Option<Round>> {
-    let (target, ids) = (site.target()?, Cell::new(1));
+    let (target, ids) = (site.with_rights(REPO, PUSH)?, Cell::new(1));
     let payload = Payload::new(10_000, 9);
     let image_of = push_parts(&target, &payload)?;
     Ok(Some(Box::new(move |budget| {
@@ -366,11 +408,11 @@ fn put_manifests(site: &Site, with_subject: bool) -> Result<Option<Round>> {
 /// Pushes the image that [`put_manifests`], [`delete_manifests`] and [`referrers`] vary.
 fn push_parts(target: &Target, payload: &Payload) -> Result<Manifest> {
     let blobs = [payload.variant(0), payload.variant(1)];
-    block_on(push_image(&mut Conn::blocking(target.addr), REPO, "base", &blobs))
+    block_on(push_image(&mut target.conn(), REPO, "base", &blobs))
 }
 
 fn put_tags(site: &Site) -> Result<Option<Round>> {
-    let (target, ids) = (site.target()?, Cell::new(0));
+    let (target, ids) = (site.with_rights(REPO, PUSH)?, Cell::new(0));
     let manifest = push_parts(&target, &Payload::new(10_000, 10))?;
     Ok(Some(Box::new(move |budget| {
         drive(&target, 8, budget, &ids, async |conn, id| put_manifest(conn, REPO, &format!("v{id}"), &manifest).await)
@@ -401,21 +443,21 @@ fn delete_manifests(site: &Site) -> Result<Option<Round>> {
 
 /// Pages of 100 from positions all over the list.
 fn page_of_tags(site: &Site) -> Result<Option<Round>> {
-    let pages = page_starts(site.held.get()).map(|last| format!("{TAGS_PATH}?n={PAGE}&last=v{last:05}"));
+    let pages = page_starts(site.held.get(), PAGE).map(|last| format!("{TAGS_PATH}?n={PAGE}&last=v{last:05}"));
     let requests = pages.map(|path| request("GET", &path, "")).collect();
     // v2 ignores `n` and sends all tags; that is what its clients wait for.
-    Ok(Some(repeat(site.target()?, 1, requests, 900..=u64::MAX)))
+    Ok(Some(repeat(site.with_rights(TAGGED, PULL)?, 1, requests, 900..=u64::MAX)))
 }
 
 fn page_of_catalog(site: &Site) -> Result<Option<Round>> {
-    let pages = page_starts(site.held.get()).map(|last| format!("/v2/_catalog?n={PAGE}&last=many/r{last:05}"));
+    let pages = page_starts(site.held.get(), PAGE).map(|last| format!("/v2/_catalog?n={PAGE}&last=many/r{last:05}"));
     let requests = pages.map(|path| request("GET", &path, "")).collect();
-    Ok(Some(repeat(site.target()?, 1, requests, 1400..=u64::MAX)))
+    Ok(Some(repeat(site.with_token(Who::Robot, CATALOG)?, 1, requests, 1400..=u64::MAX)))
 }
 
-/// Positions with at least a page behind them, in an order that jumps about.
-fn page_starts(count: usize) -> impl Iterator<Item = usize> {
-    let room = count - PAGE - 1;
+/// Positions with at least `page` entries behind them, in an order that jumps about.
+pub(super) fn page_starts(count: usize, page: usize) -> impl Iterator<Item = usize> {
+    let room = count - page - 1;
     (0..97).map(move |step| step * 7919 % room)
 }
 
@@ -440,7 +482,7 @@ fn referrers(site: &Site, whole: bool) -> Result<Option<Round>> {
     let subject = push_parts(&target, &payload)?;
     let path = format!("/v2/{REPO}/referrers/{}", subject.digest);
     let probe = request("GET", &path, "");
-    match block_on(Conn::blocking(target.addr).exchange(&[&probe], false))?.status {
+    match block_on(target.conn().exchange(&[&probe], false))?.status {
         200 => {}
         404 => return Ok(None),
         status => bail!("`GET {path}` answered {status}"),

@@ -22,10 +22,15 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// Time a server has to end by itself before it is killed.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
+/// What the guarded server has besides. Its tokens outlive the rounds of any scenario.
+const ACCESS_CONTROL: &str = "auth:\n  roadstead:\n    tokenlifetime: 1h\n";
+
 /// Which program a server is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Ours,
+    /// Ours with access control.
+    Guarded,
     /// Docker Registry 2.8, the peer.
     V2,
     /// The limit for reads: static files by sendfile from one process.
@@ -36,6 +41,7 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours => "ours",
+            Self::Guarded => "guarded",
             Self::V2 => "v2",
             Self::Nginx => "nginx",
         }
@@ -54,7 +60,7 @@ pub(crate) struct Launch {
 pub(crate) struct Server {
     child: Child,
     pub(crate) addr: SocketAddr,
-    /// From exec to the first answer with status 200.
+    /// From exec to the first answer that says that it is up.
     pub(crate) start: Duration,
     /// Resident bytes at the first answer.
     pub(crate) ready_memory: u64,
@@ -78,23 +84,29 @@ impl Launch {
         let addr = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let (config, log) = (self.dir.join("config.yml"), self.dir.join("log"));
         let data = self.dir.join("data");
-        fs::write(
-            &config,
-            if self.kind == Kind::Nginx { nginx_config(&self.dir, addr) } else { config_file(&data, addr) },
-        )?;
+        let text = match self.kind {
+            Kind::Nginx => nginx_config(&self.dir, addr),
+            Kind::Ours | Kind::V2 => config_file(&data, addr),
+            Kind::Guarded => config_file(&data, addr) + ACCESS_CONTROL,
+        };
+        fs::write(&config, text)?;
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(&self.program);
         match self.kind {
             Kind::Nginx => command.arg("-c").arg(&config).arg("-e").arg(&log).arg("-p").arg(&self.dir),
-            Kind::Ours | Kind::V2 => command.arg("serve").arg(&config),
+            Kind::Ours | Kind::Guarded | Kind::V2 => command.arg("serve").arg(&config),
         };
         // Its own process group: Ctrl-C reaches only this tool, which then ends its servers itself.
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
         let begin = Instant::now();
         let child = command.spawn().with_context(|| format!("start {name} ({})", self.program.display()))?;
         let mut server = Server { child, addr, start: Duration::ZERO, ready_memory: 0 };
-        let path = if self.kind == Kind::Nginx { "/1k" } else { "/v2/" };
-        while !answers(addr, path) {
+        let (path, status) = match self.kind {
+            Kind::Nginx => ("/1k", b" 200"),
+            Kind::Ours | Kind::V2 => ("/v2/", b" 200"),
+            Kind::Guarded => ("/v2/", b" 401"),
+        };
+        while !answers(addr, path, status) {
             let ended = server.child.try_wait()?;
             if ended.is_some() || begin.elapsed() > START_LIMIT {
                 let text = fs::read_to_string(&log).unwrap_or_default();
@@ -186,14 +198,14 @@ fn nginx_config(dir: &Path, addr: SocketAddr) -> String {
     )
 }
 
-fn answers(addr: SocketAddr, path: &str) -> bool {
+fn answers(addr: SocketAddr, path: &str, status: &[u8]) -> bool {
     let attempt = || -> std::io::Result<bool> {
         let mut stream = TcpStream::connect(addr)?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n").as_bytes())?;
         let mut head = [0; 12];
         stream.read_exact(&mut head)?;
-        Ok(head.ends_with(b" 200"))
+        Ok(head.ends_with(status))
     };
     attempt().unwrap_or(false)
 }

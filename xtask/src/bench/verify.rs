@@ -2,11 +2,9 @@
 //!
 //! Not a conformance suite: it makes sure that what is measured is a registry that works.
 
-use std::net::SocketAddr;
-
 use anyhow::{Result, ensure};
 
-use super::drive::block_on;
+use super::drive::{Target, block_on};
 use super::http::Conn;
 use super::payload::{Blob, digest_of, random_bytes};
 use super::registry::{
@@ -14,7 +12,7 @@ use super::registry::{
     request, with_length,
 };
 
-const REPO: &str = "verify/app";
+pub(crate) const REPO: &str = "verify/app";
 const SIZES: [usize; 11] = [0, 1, 4_095, 4_096, 4_097, 65_535, 65_537, 1_048_576, 5_000_000, 5_242_881, 20_000_000];
 
 /// What a verification found.
@@ -38,10 +36,10 @@ impl Findings {
 }
 
 /// Runs all checks; `single_post` tells whether the server is expected to take a blob in one POST.
-pub(crate) fn verify(addr: SocketAddr, single_post: bool) -> Findings {
+pub(crate) fn verify(target: &Target, single_post: bool) -> Findings {
     let mut findings = Findings::default();
     block_on(async {
-        let mut conn = Conn::blocking(addr);
+        let mut conn = target.conn();
         let mut styles = vec![Style::Put, Style::Stream, Style::Chunks(1_000_000)];
         if single_post {
             styles.push(Style::Post);
