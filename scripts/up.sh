@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the registry and runs it in the background on 127.0.0.1:5000, data in var/data.
-# `up.sh down` stops it. Running `up.sh` again restarts it with what was built last.
+# Builds the registry, makes one in var/data with accounts and certificates the first time, and runs
+# it in the background on port 5000. `up.sh down` stops it. Running `up.sh` again restarts it with
+# what was built last; the accounts and the password stay.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 state=var
@@ -36,8 +37,19 @@ mkdir -p "$state"
 cp target/release/registry "$state/registry.next"
 stop
 mv "$state/registry.next" "$state/registry"
-env REGISTRY_HTTP_ADDR="127.0.0.1:$port" REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY="$PWD/$state/data" \
-    setsid "$state/registry" serve examples/registry.yml >"$state/registry.log" 2>&1 </dev/null &
+data=$PWD/$state/data
+password=$state/admin-password
+config=$state/data/config.yml
+if [[ ! -e $config ]]; then
+    # A data directory of a registry that was open gets accounts, and keeps its images.
+    "$state/registry" init "$data" --addr ":$port" --password-file "$password" >"$state/init.log" || {
+        echo "the registry could not be made in $state/data" >&2
+        exit 1
+    }
+    new=yes
+fi
+env REGISTRY_HTTP_ADDR=":$port" \
+    setsid "$state/registry" serve "$config" >"$state/registry.log" 2>&1 </dev/null &
 pid=$!
 echo "$pid" >"$state/registry.pid"
 for _ in $(seq 100); do
@@ -54,16 +66,28 @@ if [[ ${ready:-} != yes ]] || ! kill -0 "$pid" 2>/dev/null; then
     rm -f "$state/registry.pid"
     exit 1
 fi
+# Only the first one is known here: `registry user passwd admin` makes another.
+if [[ ${new:-} == yes ]]; then
+    secret="password $(cat "$password"), also in $password"
+else
+    secret="its first password is in $password"
+fi
 cat <<EOF
 
-The registry answers on 127.0.0.1:$port (process $pid, log $state/registry.log, data $state/data).
-It is open to everyone on this machine. Type next:
+The registry answers on https://localhost:$port (process $pid, log $state/registry.log, data $state/data).
+Log in as admin: $secret.
+Type next:
 
+  sudo $state/registry trust localhost:$port --install --config $config
+  docker login localhost:$port -u admin --password-stdin < $password
   docker pull busybox                                  # or any image that you have
-  docker tag busybox 127.0.0.1:$port/busybox
-  docker push 127.0.0.1:$port/busybox
-  docker pull 127.0.0.1:$port/busybox
-  curl http://127.0.0.1:$port/v2/_catalog
+  docker tag busybox localhost:$port/busybox
+  docker push localhost:$port/busybox
+
+  export REGISTRY_CONFIGURATION_PATH=$config           # for the commands below
+  $state/registry user add alice
+  $state/registry grant add user:alice 'team/*' push
+  $state/registry grant add anonymous busybox pull
 
   make image    builds it as the image registry:latest
   make down     stops it
