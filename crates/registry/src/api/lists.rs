@@ -64,7 +64,8 @@ async fn visible(call: &Call<'_>, last: Option<&str>, limit: usize) -> Result<(V
         true => None,
         false => Some(call.app.listing.acquire().await.expect("the semaphore is never closed")),
     };
-    let part = if sees_all { limit } else { limit.max(CATALOG_PAGE) };
+    // One more than is shown tells whether there is more.
+    let part = if sees_all { limit } else { CATALOG_PAGE.max(limit + 1) };
     let mut names = Vec::new();
     let mut after = last.map(str::to_owned);
     loop {
