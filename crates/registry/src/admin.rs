@@ -127,7 +127,7 @@ impl Admin {
             }
             Order::UserToken { .. } | Order::RobotCreate { .. } | Order::RobotRotate { .. } => {
                 let secret = Secret::generate();
-                Fresh::Secret { text: secret.as_str().to_owned(), hash: secret.hash().to_bytes() }
+                Fresh::Secret { text: secret.as_str().to_owned(), hash: secret.hash().into() }
             }
             Order::KeyRotate {} => {
                 Fresh::Key(new_key(now).map_err(|error| {

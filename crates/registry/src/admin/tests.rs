@@ -93,7 +93,7 @@ async fn secrets_are_told_once_and_proved_by_their_hash() {
     let (admin, live) = house(root.path()).await;
     let create = json!({"order": "robot-create", "name": "ci"});
     let secret = give(&admin, &live, "root", create).await.unwrap()["secret"].as_str().unwrap().to_owned();
-    let hash = registry_auth::secret::Secret::parse(secret.as_bytes()).unwrap().to_bytes();
+    let hash: [u8; 32] = registry_auth::secret::Secret::parse(secret.as_bytes()).unwrap().into();
     let directory = live.current();
     let robot = directory.account_named(Kind::Robot, &"ci".parse().unwrap()).unwrap();
     assert!(robot.credentials.iter().any(|own| own.verifier == registry_core::account::Verifier::Secret(hash)));
