@@ -16,7 +16,7 @@ use registry_core::{
     access::{Access, Action, Caller, Grant, PolicyGrant, Resource},
     account::{Account, AccountId, CredentialId, PrincipalName, Verifier},
     directory::Directory,
-    policy::{Policy, Right},
+    policy::Policy,
 };
 use ring::{hmac, rand::SystemRandom};
 
@@ -333,8 +333,9 @@ impl Roadstead {
 
     fn tokens(&self, state: &State, session: Option<&Session>, ask: &TokenAsk<'_>) -> Issued {
         let who = session.map(|session| session.account);
+        let policy = PolicyGrant { policy: Arc::clone(&state.policy), who, scope: None };
         let mut granted: Vec<Access> =
-            ask.wanted.iter().flat_map(single_actions).filter(|access| state.allows(who, access)).collect();
+            ask.wanted.iter().flat_map(single_actions).filter(|access| policy.would_allow(access)).collect();
         granted.sort();
         granted.dedup();
         // What a proof gives ends with the proof.
@@ -512,13 +513,6 @@ impl State {
         let credential = ticket.credential.map(CredentialId);
         let good = |account: &&Account| credential.is_some_and(|credential| account.accepts(credential, now));
         account.filter(good).map(|account| Some(account.id)).ok_or(Reason::Ended)
-    }
-
-    fn allows(&self, who: Option<AccountId>, access: &Access) -> bool {
-        match &access.resource {
-            Resource::Repository(name) => self.policy.allows(who, name, Right::of(access.action)),
-            Resource::Catalog => self.policy.may_list(who),
-        }
     }
 
     /// Some who can give the missing right, users first.
