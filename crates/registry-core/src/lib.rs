@@ -1,11 +1,12 @@
 //! What an image store is: names, digests, manifests, uploads, access, accounts and their rights,
-//! collection, and the store traits. Pure: no runtime, clock, randomness, files or environment.
+//! what is kept how long, collection, and the store traits. Pure: no runtime, clock, randomness, files or environment.
 
 pub mod access;
 pub mod account;
 pub mod collect;
 pub mod digest;
 pub mod directory;
+pub mod gc;
 pub mod manifest;
 pub mod name;
 pub mod oci_error;
@@ -13,5 +14,6 @@ pub mod page;
 pub mod policy;
 pub mod range;
 pub mod reference;
+pub mod retention;
 pub mod store;
 pub mod upload;

@@ -14,6 +14,7 @@ use crate::{
     name::RepoName,
     page::Page,
     reference::{Reference, Tag},
+    retention::{Exceeded, Rules, Usage},
 };
 
 /// The future of a store's answer. Dropping it never leaves a change half made: the change
@@ -25,12 +26,15 @@ pub type Answer<'a, T, E = StoreError> = Pin<Box<dyn Future<Output = Result<T, E
 pub const INLINE_MAX: usize = 64 * 1024;
 
 /// Where a blob's bytes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
     /// In the metadata store, beside the row.
     Inline,
     /// In the file that distribution's layout gives to the digest.
     Canonical,
+    /// In a file beside that one, with a number in its name that is never used twice: the digest
+    /// was collected once, and a late purge may still come to the canonical place.
+    Unique(u64),
 }
 
 /// A blob that a repository holds.
@@ -42,6 +46,9 @@ pub struct BlobEntry {
     pub size: u64,
     /// Its bytes when they are inline, else where they are.
     pub content: Content,
+    /// When a client was last told that the repository holds it, in seconds since 1970; 0 where
+    /// no repository was asked for.
+    pub used_at: i64,
 }
 
 /// Bytes at hand, or the place to read them from.
@@ -58,7 +65,7 @@ pub enum Content {
 pub struct ManifestEntry {
     /// The media type that it was pushed as.
     pub media_type: String,
-    /// Its bytes.
+    /// Its bytes; `used_at` is the manifest's.
     pub blob: BlobEntry,
 }
 
@@ -102,12 +109,21 @@ pub enum Change {
     },
     /// A repository gets a manifest and tags.
     PutManifest(RepoName, Box<NewManifest>),
-    /// A tag goes; its manifest stays.
+    /// A tag goes; its manifest stays until the collection finds that nothing reaches it.
     DeleteTag(RepoName, Tag),
-    /// A manifest goes, and the tags that name it.
+    /// A manifest goes, and the tags that name it. It can be brought back for the grace period.
     DeleteManifest(RepoName, Digest),
     /// A repository no longer holds a blob.
     DeleteBlob(RepoName, Digest),
+    /// What was deleted is there again: a tag as it was last, or a manifest with the tags that were
+    /// taken with it, as far as they do not name something else by now.
+    Undelete(RepoName, Reference),
+    /// A client is told that a repository holds a blob: from now on for the length of a lease that
+    /// is a promise. Refused where it is not held.
+    Promise(RepoName, Digest),
+    /// Clients were told that repositories hold manifests, by being given them (`true`) or not.
+    /// What is gone meanwhile is passed over.
+    Used(Vec<(RepoName, Digest, bool)>),
     /// Nothing but the events.
     Nothing,
 }
@@ -121,8 +137,10 @@ impl Change {
             | Self::PutManifest(name, _)
             | Self::DeleteTag(name, _)
             | Self::DeleteManifest(name, _)
-            | Self::DeleteBlob(name, _) => Some(name),
-            Self::Nothing => None,
+            | Self::DeleteBlob(name, _)
+            | Self::Undelete(name, _) => Some(name),
+            // They alter when something is collected, and no answer.
+            Self::Promise(..) | Self::Used(_) | Self::Nothing => None,
         }
     }
 }
@@ -151,6 +169,26 @@ pub enum Refusal {
     /// The manifest refers to things that the repository does not hold, in document order.
     #[error("{} referenced blobs or manifests are unknown", .0.len())]
     ReferencesUnknown(Vec<Digest>),
+    /// A tag that must not move or go.
+    #[error("tag {0} is immutable here: push under another tag, or ask the administrator")]
+    TagImmutable(Tag),
+    /// There is no room in a quota.
+    #[error(transparent)]
+    QuotaExceeded(#[from] Exceeded),
+    /// The bytes are at a place that was given up meanwhile: they have to be stored once more.
+    #[error("blob {0} was collected at this very moment; send it again")]
+    PlaceRetired(Digest),
+    /// There is nothing to bring back.
+    #[error("nothing is left of {0}: it never was there, or the grace period is over")]
+    NothingToUndelete(String),
+    /// A tag that is to be brought back names something by now.
+    #[error("tag {tag} is there and names {digest}: delete it first, or bring the manifest back by its digest")]
+    TagTaken {
+        /// Which.
+        tag: Tag,
+        /// What it names.
+        digest: Digest,
+    },
     /// Another change of the directory came first.
     #[error("accounts or rules were changed meanwhile")]
     DirectoryChanged,
@@ -222,6 +260,45 @@ pub enum Delivered {
     Replayed,
 }
 
+/// What became of a tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagAction {
+    /// It was made, or moved.
+    Set,
+    /// It was deleted, by itself or with its manifest.
+    Deleted,
+    /// It was brought back.
+    Restored,
+}
+
+/// An entry of a repository's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagEvent {
+    /// When, in seconds since 1970.
+    pub at: i64,
+    /// Which tag.
+    pub tag: Tag,
+    /// What became of it.
+    pub action: TagAction,
+    /// The manifest that it named then, or named last.
+    pub digest: Digest,
+    /// Whether that manifest is still there, so that the tag can be brought back to it.
+    pub kept: bool,
+}
+
+/// A tag as retention sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagFacts {
+    /// Its name.
+    pub tag: Tag,
+    /// What it names.
+    pub digest: Digest,
+    /// When it was last pushed, in seconds since 1970.
+    pub pushed_at: i64,
+    /// When its manifest was last pulled, under whatever name; 0 for never.
+    pub pulled_at: i64,
+}
+
 /// Where the rows live: repositories, links, manifests, tags, referrers, the outbox.
 ///
 /// Reads see every change that was acknowledged before they began.
@@ -273,6 +350,28 @@ pub trait Metadata: Send + Sync {
     fn version(&self, repository: &RepoName) -> Option<u64>;
     /// Fails if the store cannot be read or no longer takes writes.
     fn check(&self) -> Answer<'_, ()>;
+    /// Where the file of new bytes goes. Asked while the digest is claimed (see
+    /// [`gc`](crate::gc)), so that nobody purges it between here and its row.
+    fn place<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Place>;
+    /// From now on these rules hold for every change. Counts what the quotas hold, which may take
+    /// a while the first time.
+    fn govern(&self, rules: Rules) -> Answer<'_, ()>;
+    /// What the quotas hold, in the order of the rules.
+    fn usage(&self) -> Answer<'_, Vec<Usage>>;
+    /// What became of a repository's tags, or of one, newest first; at most `limit`.
+    fn history<'a>(
+        &'a self,
+        repository: &'a RepoName,
+        tag: Option<&'a Tag>,
+        limit: usize,
+    ) -> Answer<'a, Vec<TagEvent>>;
+    /// All tags of a repository, for retention; at most `limit`, in byte order after `after`.
+    fn tag_facts<'a>(
+        &'a self,
+        repository: &'a RepoName,
+        after: Option<&'a Tag>,
+        limit: usize,
+    ) -> Answer<'a, Page<TagFacts>>;
 }
 
 /// A blob's bytes, open for reading.
@@ -294,8 +393,9 @@ pub trait Staging: Send {
     fn append(&mut self, bytes: Bytes) -> Answer<'_, ()>;
     /// Waits until what was appended is written, and returns the size so far.
     fn flush(&mut self) -> Answer<'_, u64>;
-    /// Compares the content with `digest` and makes it durable in its place, its name included.
-    fn commit(&mut self, digest: Digest) -> Answer<'_, Commit>;
+    /// Compares the content with `digest` and makes it durable at `place`, which is a file, its name
+    /// included. The digest is claimed from before the place was asked for until its row is there.
+    fn commit(&mut self, digest: Digest, place: Place) -> Answer<'_, Commit>;
     /// Throws the upload away.
     fn discard(&mut self) -> Answer<'_, ()>;
 }

@@ -7,7 +7,15 @@ use super::sqlite::OpenError;
 
 /// Names in `sort` have the slash replaced by U+0001, which orders the catalog component by
 /// component. Digests are keys of one algorithm byte and the raw hash. Times are seconds since
-/// 1970. `blob.place`: 0 the bytes are in `content`, 1 they are in the digest's file.
+/// 1970. `blob.place`: 0 the bytes are in `content`, 1 they are in the digest's file, any other
+/// number is in the name of the file. `blob.state`: 0 live, 1 condemned, 2 damaged; `state_at` since
+/// when.
+///
+/// `edge` says which manifest of which repository refers to what; `referrer.hidden` is 1 while the
+/// manifest is deleted. `review` is the collection's queue: `kind` 0 is the link of a repository to
+/// blob `id`, 1 a manifest, 2 a blob; none is looked at before `due_at`. A row of `purge` is a file
+/// that nothing names, or, with `done_at`, a place that was used once. `tag_event.action`: 0 set,
+/// 1 deleted, 2 restored. `quota_blob` counts what holds a blob within a quota: links and manifests.
 ///
 /// `directory` has one row at most: the accounts and rules as `document` writes them, with a
 /// version that every change raises.
@@ -86,6 +94,80 @@ CREATE TABLE directory (
     version INTEGER NOT NULL CHECK (version > 0),
     document TEXT NOT NULL
 ) STRICT;
+",
+    "
+ALTER TABLE blob ADD COLUMN state INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE blob ADD COLUMN state_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE blob ADD COLUMN verified_at INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX blob_state ON blob (state, state_at) WHERE state != 0;
+ALTER TABLE link ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
+UPDATE link SET used_at = created_at;
+ALTER TABLE manifest ADD COLUMN deleted_at INTEGER;
+ALTER TABLE manifest ADD COLUMN untagged_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE manifest ADD COLUMN used_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE manifest ADD COLUMN pulled_at INTEGER NOT NULL DEFAULT 0;
+UPDATE manifest SET untagged_at = created_at, used_at = created_at;
+CREATE INDEX manifest_subject ON manifest (repository, subject) WHERE subject IS NOT NULL;
+CREATE INDEX manifest_deleted ON manifest (deleted_at) WHERE deleted_at IS NOT NULL;
+ALTER TABLE referrer ADD COLUMN hidden INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE reference (
+    digest BLOB NOT NULL,
+    repository INTEGER NOT NULL,
+    manifest INTEGER NOT NULL,
+    PRIMARY KEY (digest, repository, manifest)
+) WITHOUT ROWID;
+INSERT INTO reference SELECT edge.digest, manifest.repository, manifest.id
+    FROM edge JOIN manifest ON manifest.id = edge.manifest ORDER BY 1, 2, 3;
+DROP TABLE edge;
+ALTER TABLE reference RENAME TO edge;
+CREATE INDEX edge_manifest ON edge (manifest);
+CREATE TABLE review (
+    kind INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    repository INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    PRIMARY KEY (kind, id, repository)
+) WITHOUT ROWID;
+CREATE INDEX review_due ON review (due_at);
+INSERT INTO review SELECT 0, blob, repository, 0 FROM link;
+INSERT INTO review SELECT 1, id, 0, 0 FROM manifest;
+INSERT INTO review SELECT 2, id, 0, 0 FROM blob;
+CREATE TABLE purge (
+    digest BLOB NOT NULL,
+    place INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    done_at INTEGER,
+    PRIMARY KEY (digest, place)
+) WITHOUT ROWID;
+CREATE INDEX purge_waiting ON purge (digest, place) WHERE done_at IS NULL;
+CREATE INDEX purge_done ON purge (done_at) WHERE done_at IS NOT NULL;
+CREATE TABLE tag_event (
+    id INTEGER PRIMARY KEY,
+    repository INTEGER NOT NULL,
+    tag TEXT NOT NULL,
+    action INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    at INTEGER NOT NULL
+);
+CREATE INDEX tag_event_tag ON tag_event (repository, tag, id);
+INSERT INTO tag_event (repository, tag, action, digest, at)
+    SELECT tag.repository, tag.name, 0, blob.digest, tag.updated_at
+    FROM tag JOIN manifest ON manifest.id = tag.manifest JOIN blob ON blob.id = manifest.blob;
+CREATE TABLE state (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE quota (
+    id INTEGER PRIMARY KEY,
+    prefix TEXT NOT NULL UNIQUE,
+    used INTEGER NOT NULL
+);
+CREATE TABLE quota_blob (
+    quota INTEGER NOT NULL,
+    blob INTEGER NOT NULL,
+    holders INTEGER NOT NULL,
+    PRIMARY KEY (quota, blob)
+) WITHOUT ROWID;
 ",
 ];
 
