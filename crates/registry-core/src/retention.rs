@@ -148,3 +148,6 @@ impl Usage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
