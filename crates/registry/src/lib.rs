@@ -31,6 +31,7 @@ mod plain;
 mod proxies;
 mod pulls;
 mod reservations;
+mod retention;
 mod sendfile;
 mod serve;
 mod server;
