@@ -193,7 +193,7 @@ pub(crate) async fn put(call: &Call<'_>, name: &RepoName, reference: &Reference,
     let rings = !events.is_empty();
     let (app, repository) = (Arc::clone(call.app), name.clone());
     let work = async move {
-        let _claim = app.claims.share(&digest).await;
+        let _claim = app.claims.share([&digest]).await;
         let blob = store_bytes(&app, &repository, digest, bytes).await?;
         let index_policy = app.index_policy.clone();
         let new = Box::new(NewManifest { blob, manifest, tags, index_policy });

@@ -240,7 +240,7 @@ async fn commit(call: &Call<'_>, mut held: Held, digest: Digest) -> Reply {
 
 async fn end(app: &App, held: &mut Held, digest: Digest, events: Vec<OutboxEvent>) -> Result<(), Failure> {
     let name = &held.session.repository;
-    let _claim = app.claims.share(&digest).await;
+    let _claim = app.claims.share([&digest]).await;
     let blob = match held.received.finish(&*app.metadata, digest).await? {
         End::Whole(blob) => blob,
         End::Mismatch(actual) => {
