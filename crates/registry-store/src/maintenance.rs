@@ -139,8 +139,9 @@ pub async fn sweep(
     age: Duration,
 ) -> Result<Swept, StoreError> {
     let (lister, part) = (blobs.clone(), part.to_owned());
-    let files = blocking("list blobs", move || lister.files(&part)).await??;
-    let mut swept = Swept { looked: files.len() as u64, ..Swept::default() };
+    let listed = blocking("list blobs", move || Ok((lister.remove_leftovers(&part, age)?, lister.files(&part)?)));
+    let (leftovers, files) = listed.await??;
+    let mut swept = Swept { looked: files.len() as u64, files: leftovers, bytes: 0 };
     let now = SystemTime::now();
     for (file, changed, size) in files {
         let old = now.duration_since(changed).is_ok_and(|idle| idle >= age);

@@ -241,7 +241,7 @@ impl Explorer {
             Step::Tick(length) => world.now += length,
             Step::Review => drop(review::review(at, &POLICY, 10, &mut Vec::new()).unwrap()),
             Step::Retire => drop(review::retire(at, &POLICY, 10).unwrap()),
-            Step::List => world.listed = review::purges(&self.db, 10, world.now).unwrap(),
+            Step::List => world.listed = review::purges(&self.db, 10).unwrap(),
             Step::Remove => {
                 for file in std::mem::take(&mut world.listed) {
                     if !review::names(&self.db, &file).unwrap() {
