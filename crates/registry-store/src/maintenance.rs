@@ -139,8 +139,8 @@ pub async fn sweep(
     age: Duration,
 ) -> Result<Swept, StoreError> {
     let (lister, part) = (blobs.clone(), part.to_owned());
-    let listed = blocking("list blobs", move || Ok((lister.remove_leftovers(&part, age)?, lister.files(&part)?)));
-    let (leftovers, files) = listed.await??;
+    let list = move || Ok::<_, StoreError>((lister.remove_leftovers(&part, age)?, lister.files(&part)?));
+    let (leftovers, files) = blocking("list blobs", list).await??;
     let mut swept = Swept { looked: files.len() as u64, files: leftovers, bytes: 0 };
     let now = SystemTime::now();
     for (file, changed, size) in files {
