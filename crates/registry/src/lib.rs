@@ -16,6 +16,7 @@ mod encryption;
 mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gc;
 mod health;
 mod init;
 mod jobs;
@@ -34,6 +35,7 @@ mod serve;
 mod server;
 mod sessions;
 mod signing;
+mod size;
 mod target;
 mod trust;
 
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
+        Command::Gc(command) => gc::gc(&command),
         Command::GarbageCollect(options) => collect::collect(&options),
         Command::VerifyConfig(options) => {
             let loaded = load(&options.path)?;
