@@ -138,8 +138,10 @@ pub async fn sweep(
     part: &Path,
     age: Duration,
 ) -> Result<Swept, StoreError> {
+    let (lister, there) = (blobs.clone(), part.to_owned());
+    let leftovers = blocking("list blobs", move || lister.remove_leftovers(&there, age)).await??;
     let (found, looked) = unnamed(metadata, blobs, part, age).await?;
-    let mut swept = Swept { looked, ..Swept::default() };
+    let mut swept = Swept { looked, files: leftovers, bytes: 0 };
     for (file, size) in found {
         if remove(metadata, blobs, claims, &file).await? {
             swept.files += 1;

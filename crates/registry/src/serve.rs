@@ -50,6 +50,7 @@ use crate::{
     audit::Audit,
     cli::ConfigPath,
     collector::{Collector, Files},
+    commits::Commits,
     config::{
         self, Config,
         settings::{Auth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, RoadsteadAuth},
@@ -57,6 +58,7 @@ use crate::{
     configured_with_warnings, deliver,
     encryption::Encryption,
     health, jobs,
+    leases::Leases,
     live::LiveDirectory,
     load,
     metrics::Metrics,
@@ -64,6 +66,8 @@ use crate::{
     operations::Operations,
     outbound::Outbound,
     permit::Turns,
+    pulls::Pulls,
+    reservations::Reservations,
     server,
     sessions::Sessions,
     signing,
@@ -199,7 +203,10 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
         turns: Turns::new(),
         headers,
-        sessions: Sessions::new(),
+        sessions: Sessions::new(Reservations::new(config.quotas.clone())),
+        commits: Commits::new(),
+        leases: Leases::new(config.gc.policy.lease),
+        pulls: Pulls::new(config.gc.policy.lease),
         answers: Answers::new(),
         health: Arc::default(),
         metrics,
@@ -247,6 +254,8 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     signals.abort();
     // It holds a part of the server: only once that is gone does the store close in good order.
     drop(signals.await);
+    app.commits.ended().await;
+    jobs::write_pulls_now(&app).await;
     // What is in memory of unfinished uploads goes to files, from where clients can go on.
     jobs::park(&app, 0).await;
     if let Some(log) = app.audit.log()
@@ -266,6 +275,7 @@ fn start_tasks(app: &Arc<App>, stores: &Stores, tasks: &mut JoinSet<()>, stop: &
         tasks.spawn(jobs::settle_objects(Arc::clone(metadata), blobs.clone(), app.claims.clone(), stop.clone()));
     }
     tasks.spawn(jobs::park_uploads(Arc::clone(app), stop.clone()));
+    tasks.spawn(jobs::write_pulls(Arc::clone(app), stop.clone()));
     if let Some(purging) = app.config.storage.upload_purging {
         tasks.spawn(jobs::purge_uploads(Arc::clone(app), purging, stop.clone()));
     }
