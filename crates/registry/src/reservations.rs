@@ -99,7 +99,10 @@ impl Reserved {
 
 /// Whether `bytes` more fit into all of these quotas. `usage` is in the order of the quotas.
 fn fits(promised: &[u64], quotas: &[usize], usage: &[Usage], bytes: u64) -> Result<(), Exceeded> {
-    quotas.iter().filter_map(|&index| Some((usage.get(index)?, promised[index]))).try_for_each(|(usage, promised)| usage.admit(promised, bytes))
+    quotas
+        .iter()
+        .filter_map(|&index| Some((usage.get(index)?, promised[index])))
+        .try_for_each(|(usage, promised)| usage.admit(promised, bytes))
 }
 
 impl Drop for Reserved {

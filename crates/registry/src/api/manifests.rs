@@ -131,8 +131,7 @@ async fn find(call: &Call<'_>, name: &RepoName, reference: &Reference) -> Result
     let headers = ContentHeaders::new(&digest);
     let used_at = entry.blob.used_at.into();
     let noted_at = AtomicI64::new(0);
-    let manifest =
-        Arc::new(ServedManifest { digest, media_type: entry.media_type, bytes, headers, used_at, noted_at });
+    let manifest = Arc::new(ServedManifest { digest, media_type: entry.media_type, bytes, headers, used_at, noted_at });
     if manifest.bytes.len() <= KEEP_MAX {
         app.answers.keep_manifest(version, name, reference, &manifest);
     }
