@@ -34,7 +34,7 @@ const NOTE_EVERY: Duration = Duration::from_secs(1);
 const NOTES: usize = 1000;
 
 /// Waits, or learns that it is over.
-async fn pause(shutdown: &Shutdown, length: Duration) -> bool {
+pub(crate) async fn pause(shutdown: &Shutdown, length: Duration) -> bool {
     tokio::select! {
         () = sleep(length) => true,
         () = shutdown.requested() => false,
