@@ -199,13 +199,19 @@ impl Collector {
         Self { files, settings, pace, promised, counters, clock, course, wake: Notify::new() }
     }
 
-    /// Takes up what an earlier process left. Nothing is collected before.
-    pub(crate) async fn begin(&self) -> Result<(), StoreError> {
-        let metadata = &self.files.metadata;
-        let now = wall();
-        let left = number(metadata.state(CLOCK).await?);
+    /// Goes on where the clock of an earlier process was.
+    pub(crate) async fn take_clock(&self) -> Result<(), StoreError> {
+        let left = number(self.files.metadata.state(CLOCK).await?);
         *locked(&self.clock) = Clock::new(left);
         locked(&self.course).written_clock = left.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Takes up what an earlier server left. Nothing is collected before.
+    pub(crate) async fn begin(&self) -> Result<(), StoreError> {
+        self.take_clock().await?;
+        let metadata = &self.files.metadata;
+        let now = wall();
         if metadata.state(RUNNING).await?.is_some() {
             tracing::warn!(
                 "the last server did not end in order: files that nothing names are looked for in {:?}",
@@ -406,7 +412,8 @@ impl Collector {
             // Who pushes an index pushes its images first.
             policy.untagged = Some(lease);
         }
-        let changed = metadata.state(POLICY).await?.as_deref() != Some(&*written(&usual));
+        let serves = matches!(self.pace, Pace::Bounded(_));
+        let changed = serves && metadata.state(POLICY).await?.as_deref() != Some(&*written(&usual));
         if changed || at_once || untagged {
             metadata.review_all().await?;
         }
@@ -619,11 +626,6 @@ impl Collector {
         set(&self.counters.quarantined_bytes, waiting.condemned.1);
         set(&self.counters.files, waiting.purges.0);
         Ok(())
-    }
-
-    /// The round that ended last.
-    pub(crate) fn last(&self) -> Option<Round> {
-        locked(&self.course).last.clone()
     }
 }
 

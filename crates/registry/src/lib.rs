@@ -17,6 +17,7 @@ mod encryption;
 mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gc;
 mod health;
 mod init;
 mod jobs;
@@ -83,6 +84,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
+        Command::Gc(command) => gc::gc(&command),
         Command::GarbageCollect(options) => collect::collect(&options),
         Command::VerifyConfig(options) => {
             let loaded = load(&options.path)?;

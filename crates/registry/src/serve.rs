@@ -18,6 +18,7 @@ use registry_auth::{
 use registry_core::{
     directory::Directories,
     manifest::{IndexPolicy, Platform},
+    retention::Rules,
     store::{Blobs, Metadata},
 };
 use registry_store::{
@@ -157,6 +158,7 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     let headers = headers(&config)?;
     let stores = open(&config.storage.driver)?;
     let (scheme, directory) = access(&config, &stores).await?;
+    stores.metadata.govern(rules(&config)).await.context("count what the quotas hold")?;
     let accounts = match (directory, &config.storage.driver) {
         (Some(live), Driver::Filesystem { root }) => Some(Accounts::open(live, Path::new(root))?),
         _ => None,
@@ -351,6 +353,11 @@ fn open(driver: &Driver) -> anyhow::Result<Stores> {
         directories: metadata.clone(),
         files: Some((metadata, blobs)),
     })
+}
+
+/// What holds for every change.
+fn rules(config: &Config) -> Rules {
+    Rules { immutable: config.immutable.clone(), quotas: config.quotas.clone(), gc: config.gc.policy }
 }
 
 fn endpoint(listen: &Listen) -> Endpoint {

@@ -24,6 +24,7 @@ mod metadata;
 mod mounts;
 mod referrers;
 mod resume;
+mod rules;
 mod signals;
 mod tls;
 mod uploads;
