@@ -332,7 +332,7 @@ fn soak(options: &Options, shared: &Shared, server: &mut Server, stop: &AtomicBo
             while begin.elapsed() < options.time && !stop.load(Ordering::Relaxed) {
                 sleep(Duration::from_millis(100));
                 server.check_alive()?;
-                if begin.elapsed().as_millis() / 100 % 5 == 0 {
+                if (begin.elapsed().as_millis() / 100).is_multiple_of(5) {
                     let mut sweeping = shared.model();
                     sweeping.sweep(shared.now());
                     let (operations, manifests) = sweeping.size();

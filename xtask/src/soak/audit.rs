@@ -65,9 +65,9 @@ fn leftovers(shared: &Shared, server: &Server) -> Result<Leftovers> {
             return Ok(Leftovers(vec!["a list of what is reachable cannot be had".to_owned()]));
         }
     };
-    let (files, strange) = server.blob_files()?;
+    let files = server.blob_files()?;
     let mut left = Leftovers::default();
-    for (digest, sizes) in &files {
+    for (digest, sizes) in &files.blobs {
         match (reachable.contains_key(digest), sizes.len()) {
             (true, 1) => {}
             (true, count) => left.0.push(format!("{digest}: {count} files of a blob that is in use")),
@@ -75,7 +75,7 @@ fn leftovers(shared: &Shared, server: &Server) -> Result<Leftovers> {
             (false, count) => left.0.push(format!("{digest}: {count} files of a blob that nothing refers to")),
         }
     }
-    left.0.extend(strange.iter().map(|path| format!("{}: no blob's file", path.display())));
+    left.0.extend(files.strange.iter().map(|path| format!("{}: no blob's file", path.display())));
     left.0.extend(server.upload_files()?.iter().map(|path| format!("{}: an upload's file", path.display())));
     Ok(left)
 }

@@ -13,7 +13,7 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// Distinct layers that images are made of at a time.
 const SLOTS: usize = 160;
 /// One pick in so many replaces a layer of the pool by a new one.
-const RENEWED: u64 = 25;
+const RENEWED: usize = 25;
 
 /// Repeatable random numbers (SplitMix64). Not for secrets.
 pub(crate) struct Random(u64);
@@ -144,7 +144,7 @@ impl Pool {
 
     fn pick(&self, random: &mut Random) -> Arc<Content> {
         let slot = random.below(SLOTS).min(random.below(SLOTS));
-        if random.next() % RENEWED == 0 {
+        if random.one_in(RENEWED) {
             let new = Arc::new(Content::any(random));
             self.0.lock().unwrap_or_else(PoisonError::into_inner)[slot] = Arc::clone(&new);
             return new;

@@ -48,7 +48,7 @@ pub(super) fn markdown(
     if !summary.complaints.is_empty() {
         let _ = writeln!(report, "\n### Errors in the server's log\n\n```\n{}\n```", summary.complaints.join("\n"));
     }
-    if total == 0 {
+    if total == 0 && summary.clean_after.is_some() {
         let _ = writeln!(report, "\nNo acknowledged object was lost, no reference dangles, no file is left over.");
     }
     for violation in violations {

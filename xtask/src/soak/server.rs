@@ -41,6 +41,15 @@ impl Times {
     }
 }
 
+/// What is below the directory of the blobs.
+#[derive(Default)]
+pub(super) struct Files {
+    /// Digests to the sizes of the files that their directory holds.
+    pub(super) blobs: BTreeMap<String, Vec<u64>>,
+    /// Files that are no blob's.
+    pub(super) strange: Vec<PathBuf>,
+}
+
 /// A server in a directory of its own; killed when dropped.
 pub(super) struct Server {
     program: PathBuf,
@@ -162,31 +171,31 @@ impl Server {
         text.lines().filter(bad).take(limit).map(str::to_owned).collect()
     }
 
-    /// The files below the directory of the blobs: digests to the sizes of their files, and paths that are no blob's.
-    pub(super) fn blob_files(&self) -> Result<(BTreeMap<String, Vec<u64>>, Vec<PathBuf>)> {
-        let (mut blobs, mut strange) = (BTreeMap::<String, Vec<u64>>::new(), Vec::new());
+    /// The files below the directory of the blobs.
+    pub(super) fn blob_files(&self) -> Result<Files> {
+        let mut files = Files::default();
         let root = self.dir.join("data/docker/registry/v2/blobs");
         for algorithm in list(&root)? {
             for fan_out in list(&algorithm)? {
                 for own in list(&fan_out)? {
                     let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                     let digest = format!("{}:{}", name(&algorithm), name(&own));
-                    let files = list(&own)?;
+                    let entries = list(&own)?;
                     // A directory without a file is left over as well.
-                    let sizes = blobs.entry(digest).or_default();
-                    for file in files {
+                    let sizes = files.blobs.entry(digest).or_default();
+                    for file in entries {
                         let (size, name) = (fs::metadata(&file).map(|meta| meta.len()), name(&file));
                         match size {
                             Ok(size) if name == "data" || name.starts_with("data.") => sizes.push(size),
                             // Gone since it was listed.
                             Err(_) => {}
-                            Ok(_) => strange.push(file),
+                            Ok(_) => files.strange.push(file),
                         }
                     }
                 }
             }
         }
-        Ok((blobs, strange))
+        Ok(files)
     }
 
     /// The files of uploads that nobody finished.
