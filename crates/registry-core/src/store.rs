@@ -26,7 +26,7 @@ pub type Answer<'a, T, E = StoreError> = Pin<Box<dyn Future<Output = Result<T, E
 pub const INLINE_MAX: usize = 64 * 1024;
 
 /// Where a blob's bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// In the metadata store, beside the row.
     Inline,
@@ -111,6 +111,9 @@ pub enum Change {
     PutManifest(RepoName, Box<NewManifest>),
     /// A tag goes; its manifest stays until the collection finds that nothing reaches it.
     DeleteTag(RepoName, Tag),
+    /// A tag goes as with `DeleteTag`, if it still names what it did and was not pushed since; else
+    /// this is refused as if it were not there.
+    Expire(RepoName, TagFacts),
     /// A manifest goes, and the tags that name it. It can be brought back for the grace period.
     DeleteManifest(RepoName, Digest),
     /// A repository no longer holds a blob.
@@ -136,6 +139,7 @@ impl Change {
             | Self::Mount { to: name, .. }
             | Self::PutManifest(name, _)
             | Self::DeleteTag(name, _)
+            | Self::Expire(name, _)
             | Self::DeleteManifest(name, _)
             | Self::DeleteBlob(name, _)
             | Self::Undelete(name, _) => Some(name),
@@ -359,12 +363,8 @@ pub trait Metadata: Send + Sync {
     /// What the quotas hold, in the order of the rules.
     fn usage(&self) -> Answer<'_, Vec<Usage>>;
     /// What became of a repository's tags, or of one, newest first; at most `limit`.
-    fn history<'a>(
-        &'a self,
-        repository: &'a RepoName,
-        tag: Option<&'a Tag>,
-        limit: usize,
-    ) -> Answer<'a, Vec<TagEvent>>;
+    fn history<'a>(&'a self, repository: &'a RepoName, tag: Option<&'a Tag>, limit: usize)
+    -> Answer<'a, Vec<TagEvent>>;
     /// All tags of a repository, for retention; at most `limit`, in byte order after `after`.
     fn tag_facts<'a>(
         &'a self,
@@ -430,7 +430,8 @@ pub trait Blobs: Send + Sync {
     ) -> Answer<'a, Option<(Box<dyn Staging>, u64)>>;
     /// Opens a blob; `None` if its bytes are gone.
     fn open<'a>(&'a self, digest: &'a Digest, place: &'a Place) -> Answer<'a, Option<std::sync::Arc<dyn BlobReader>>>;
-    /// Removes a blob's bytes; absent bytes are no error.
+    /// Removes a file of a blob, whose digest the caller has claimed alone; an absent one is no
+    /// error. After a power cut it may be there again.
     fn remove<'a>(&'a self, digest: &'a Digest, place: &'a Place) -> Answer<'a, ()>;
     /// Removes uploads that were not touched for `age`; returns their names. With `dry_run` it only names them.
     fn purge_uploads(&self, age: std::time::Duration, dry_run: bool) -> Answer<'_, Vec<String>>;

@@ -14,11 +14,12 @@ use registry_core::{
     manifest::IndexPolicy,
     store::{Blobs, Metadata, OutboxEvent},
 };
+use registry_store::claims::Claims;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
-    admin::Admin, answers::Answers, audit::Audit, config::Config, health::Health, metrics::Metrics, notify::Notifier,
-    permit::Turns, sessions::Sessions,
+    admin::Admin, answers::Answers, audit::Audit, commits::Commits, config::Config, health::Health, leases::Leases,
+    metrics::Metrics, notify::Notifier, operations::Operations, permit::Turns, pulls::Pulls, sessions::Sessions,
 };
 
 /// The parts of a running server.
@@ -27,12 +28,16 @@ pub(crate) struct App {
     pub(crate) metadata: Arc<dyn Metadata>,
     /// Where bytes live.
     pub(crate) blobs: Arc<dyn Blobs>,
+    /// Who may touch the files of a digest.
+    pub(crate) claims: Claims,
     /// How callers prove who they are; `None` for an open registry.
     pub(crate) scheme: Option<Arc<Scheme>>,
     /// Who did what.
     pub(crate) audit: Audit,
     /// Carries out orders to access control, where this registry has its own.
     pub(crate) admin: Option<Arc<Admin>>,
+    /// Carries out orders about what is stored.
+    pub(crate) operations: Arc<Operations>,
     /// Who may check a password now.
     pub(crate) turns: Turns,
     /// The configuration that it was started with.
@@ -49,6 +54,12 @@ pub(crate) struct App {
     pub(crate) sessions: Sessions,
     /// Requests that may receive a body at a time.
     pub(crate) receiving: Semaphore,
+    /// The ends of pushes.
+    pub(crate) commits: Commits,
+    /// For how long "it is here" holds.
+    pub(crate) leases: Leases,
+    /// Pulls that are not written yet.
+    pub(crate) pulls: Pulls,
     /// Answers kept in memory.
     pub(crate) answers: Answers,
     /// What is wrong, if anything.

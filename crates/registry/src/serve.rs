@@ -22,6 +22,7 @@ use registry_core::{
 };
 use registry_store::{
     blob::{fs::FsBlobs, memory::MemoryBlobs},
+    claims::Claims,
     data_dir::DataDir,
     disk::Poison,
     meta::{memory::MemoryMetadata, sqlite::SqliteMetadata},
@@ -39,12 +40,17 @@ use tokio::{
 };
 
 use crate::{
-    admin::{Admin, socket::AdminSocket},
+    admin::{
+        Admin,
+        socket::{AdminSocket, Desk},
+    },
     answers::Answers,
     api::route,
     app::{App, random},
     audit::Audit,
     cli::ConfigPath,
+    collector::{Collector, Files},
+    commits::Commits,
     config::{
         self, Config,
         settings::{Auth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, RoadsteadAuth},
@@ -52,12 +58,16 @@ use crate::{
     configured_with_warnings, deliver,
     encryption::Encryption,
     health, jobs,
+    leases::Leases,
     live::LiveDirectory,
     load,
     metrics::Metrics,
     notify::Notifier,
+    operations::Operations,
     outbound::Outbound,
     permit::Turns,
+    pulls::Pulls,
+    reservations::Reservations,
     server,
     sessions::Sessions,
     signing,
@@ -85,7 +95,6 @@ struct Accounts {
     live: Arc<LiveDirectory>,
     log: Arc<AuditLog>,
     admin: Arc<Admin>,
-    socket: AdminSocket,
 }
 
 impl Accounts {
@@ -95,7 +104,7 @@ impl Accounts {
         let log = AuditLog::open(AuditOptions::new(dir.audit())).context("open the audit log")?;
         let log = Arc::new(log);
         let admin = Admin::new(Arc::clone(&live), Arc::clone(&log));
-        Ok(Self { live, log, admin, socket: AdminSocket::bind(&dir.admin_socket())? })
+        Ok(Self { live, log, admin })
     }
 }
 
@@ -152,6 +161,20 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         (Some(live), Driver::Filesystem { root }) => Some(Accounts::open(live, Path::new(root))?),
         _ => None,
     };
+    let (claims, metrics) = (Claims::default(), Metrics::new());
+    let collector = stores.files.as_ref().map(|(metadata, blobs)| {
+        let files = Files { metadata: Arc::clone(metadata), blobs: blobs.clone(), claims: claims.clone() };
+        Arc::new(Collector::new(files, config.gc, metrics.collection.clone()))
+    });
+    let operations = Arc::new(Operations {
+        collector: collector.clone(),
+        live: accounts.as_ref().map(|accounts| Arc::clone(&accounts.live)),
+        audit: accounts.as_ref().map(|accounts| Arc::clone(&accounts.log)),
+    });
+    let socket = match &config.storage.driver {
+        Driver::Filesystem { root } => Some(AdminSocket::bind(&DataDir::peek(Path::new(root)).admin_socket())?),
+        Driver::Memory => None,
+    };
     let bound = hinted(listen::bind(&endpoint(&config.http.listen)))?;
     let debug = match &config.http.debug {
         Some(debug) => {
@@ -173,15 +196,20 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         receiving: Semaphore::new(config.limits.uploads as usize),
         metadata: Arc::clone(&stores.metadata),
         blobs: Arc::clone(&stores.blobs),
+        claims,
         scheme: scheme.map(Arc::new),
         admin: accounts.as_ref().map(|accounts| Arc::clone(&accounts.admin)),
+        operations: Arc::clone(&operations),
         audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
         turns: Turns::new(),
         headers,
-        sessions: Sessions::new(),
+        sessions: Sessions::new(Reservations::new(config.quotas.clone())),
+        commits: Commits::new(),
+        leases: Leases::new(config.gc.policy.lease),
+        pulls: Pulls::new(config.gc.policy.lease),
         answers: Answers::new(),
         health: Arc::default(),
-        metrics: Metrics::new(),
+        metrics,
         outbox: Arc::new(Notify::new()),
         listing: Semaphore::new(LISTING),
         recording: Arc::new(Semaphore::new(RECORDING)),
@@ -193,9 +221,16 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     let stop = Shutdown::new();
     let mut tasks = JoinSet::new();
     start_tasks(&app, &stores, &mut tasks, &stop);
-    if let Some(Accounts { live, admin, socket, .. }) = accounts {
+    if let Some(collector) = &collector {
+        collector.begin().await.context("take up the collection")?;
+        let app = Arc::clone(&app);
+        tasks.spawn(Arc::clone(collector).run(move || app.is_read_only(), stop.clone()));
+    }
+    if let Some(socket) = socket {
+        tasks.spawn(socket.serve(Desk { admin: app.admin.clone(), operations }, stop.clone()));
+    }
+    if let Some(Accounts { live, .. }) = accounts {
         tasks.spawn(signing::keep_keys(live, stop.clone()));
-        tasks.spawn(socket.serve(admin, stop.clone()));
     }
     if let Some(tls) = &tls {
         tasks.spawn(Arc::clone(tls).keep_fresh(stop.clone()));
@@ -219,6 +254,8 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     signals.abort();
     // It holds a part of the server: only once that is gone does the store close in good order.
     drop(signals.await);
+    app.commits.ended().await;
+    jobs::write_pulls_now(&app).await;
     // What is in memory of unfinished uploads goes to files, from where clients can go on.
     jobs::park(&app, 0).await;
     if let Some(log) = app.audit.log()
@@ -226,15 +263,19 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     {
         tracing::warn!("the last lines of the audit log are not written: the disk takes too long");
     }
+    if let Some(collector) = collector {
+        collector.end().await;
+    }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
 fn start_tasks(app: &Arc<App>, stores: &Stores, tasks: &mut JoinSet<()>, stop: &Shutdown) {
     if let Some((metadata, blobs)) = &stores.files {
-        tasks.spawn(jobs::settle_objects(Arc::clone(metadata), blobs.clone(), stop.clone()));
+        tasks.spawn(jobs::settle_objects(Arc::clone(metadata), blobs.clone(), app.claims.clone(), stop.clone()));
     }
     tasks.spawn(jobs::park_uploads(Arc::clone(app), stop.clone()));
+    tasks.spawn(jobs::write_pulls(Arc::clone(app), stop.clone()));
     if let Some(purging) = app.config.storage.upload_purging {
         tasks.spawn(jobs::purge_uploads(Arc::clone(app), purging, stop.clone()));
     }
