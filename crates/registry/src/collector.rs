@@ -53,8 +53,8 @@ const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(600);
 /// How often the time is looked at, at least: a jump should not hide in a long interval.
 const LOOK: Duration = Duration::from_secs(300);
-/// Batches of files that may fail in a row. The next is twice as large, so that files that cannot
-/// be removed do not keep the others waiting.
+/// Batches with files that cannot be removed, in a round. The next is twice as large, so that they
+/// do not keep the others waiting.
 const FAILED_BATCHES: u32 = 8;
 /// How long a promise holds for those who do not want to wait, in seconds.
 pub(crate) const PROMISED: i64 = 3600;
@@ -492,34 +492,29 @@ impl Collector {
     /// G3, over files that cannot be removed.
     async fn purge(&self, now: i64, stop: &Shutdown) -> Result<(), Ended> {
         let Files { metadata, blobs, claims } = &self.files;
-        let (mut limit, mut failed, mut last) = (self.pace.batch(), 0, None);
+        let (mut limit, mut failed) = (self.pace.batch(), 0);
         loop {
             let began = Instant::now();
             match purge(metadata, blobs, claims, now, limit).await {
-                Ok(0) => break,
+                Ok(0) => return Ok(()),
                 Ok(purged) => {
-                    failed = 0;
                     self.count(count(purged), 0, |totals| totals.files += count(purged));
                     self.rest(count(purged), began, stop).await?;
                 }
                 Err(error @ StoreError::Poisoned) => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "a file is not removed yet and is tried again");
-                    self.count(0, 0, |totals| totals.errors += 1);
+                    self.trouble(&error);
                     failed += 1;
-                    if failed >= FAILED_BATCHES {
-                        return Err(error.into());
+                    // What is left now was tried just now.
+                    if failed >= FAILED_BATCHES || metadata.purges(limit).await?.len() < limit {
+                        return Ok(());
                     }
                     limit *= 2;
-                    last = Some(error);
                     self.rest(BATCH as u64, began, stop).await?;
                 }
             }
         }
-        last.map_or(Ok(()), |error| {
-            self.trouble(&error);
-            Ok(())
-        })
     }
 
     /// What is left of the sweeps that crashes asked for once one is done now; `None` if none is due.
