@@ -247,7 +247,8 @@ impl Collector {
             self.read_clock();
             let asked = locked(&self.course).wanted.is_some();
             let ripe = Instant::now() >= due;
-            if !asked && !(ripe && self.settings.enabled && !is_read_only()) {
+            let begins = ripe && self.settings.enabled && !is_read_only();
+            if !asked && !begins {
                 if ripe {
                     due = Instant::now() + interval;
                 }
@@ -263,7 +264,7 @@ impl Collector {
     /// Has a round begun soon; returns its number.
     pub(crate) async fn ask(&self, wanted: Wanted) -> Result<u64, OrderError> {
         if let Some(why) = self.hindrance().await? {
-            let hint = "`registry gc status` says more, `registry gc resume` lets it go on";
+            let hint = "`registry gc status` says more";
             return Err(OrderError::new(Kind::Conflict, format!("the collection rests: {why}"), hint));
         }
         let number = {
@@ -413,8 +414,10 @@ impl Collector {
             policy.untagged = Some(lease);
         }
         let serves = matches!(self.pace, Pace::Bounded(_));
-        let changed = serves && metadata.state(POLICY).await?.as_deref() != Some(&*written(&usual));
-        if changed || at_once || untagged {
+        let before = metadata.state(POLICY).await?;
+        let changed = serves && before.as_deref() != Some(&*written(&usual));
+        // Where nothing is written down yet, all that is in the queue was put there by this policy.
+        if (changed && before.is_some()) || at_once || untagged {
             metadata.review_all().await?;
         }
         if changed {
@@ -475,7 +478,7 @@ impl Collector {
                     totals.orphan_bytes += found.bytes;
                 });
                 self.rest(found.looked, began, stop).await?;
-                if is_held(metadata, now).await? {
+                if is_held(metadata, wall()).await? {
                     return Err(Ended::Hindered("a backup or another command holds it".to_owned()));
                 }
             }
