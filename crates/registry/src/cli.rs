@@ -7,6 +7,8 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::{
     accounts::commands::{Grant, Group, Key, Robot, User, With},
     gc::Gc,
+    backup::{Backup, Restore},
+    check::Check,
     init::Init,
 };
 
@@ -54,6 +56,29 @@ pub(crate) enum Command {
                       server nothing is kept back.\n\nExamples:\n  registry garbage-collect --dry-run config.yml\n  registry garbage-collect -m config.yml"
     )]
     GarbageCollect(GarbageCollect),
+    /// Say whether a data directory is sound: rows, files, and that they agree
+    #[command(
+        after_help = "Only reads. The server must be stopped; beside it there is `registry scrub`. Exits with 0 if all is sound, \
+                      with 1 if something is wrong, with 2 if it could not look. Files that only take space are no damage.\n\n\
+                      Examples:\n  registry check config.yml\n  registry check --read --data /srv/registry\n  \
+                      registry check --data /backups/registry --format json"
+    )]
+    Check(Check),
+    /// Copy all data to another directory, while the server runs
+    #[command(
+        after_help = "The copy is a data directory itself, as the registry was at one moment: `registry check` works on it, and a \
+                      server can serve it. A second time only what is new is copied. Exits with 1 if a blob could not be had.\n\n\
+                      Examples:\n  registry backup /backups/registry config.yml\n  \
+                      registry backup /backups/registry --data /srv/registry --keep"
+    )]
+    Backup(Backup),
+    /// Make a data directory of a backup
+    #[command(
+        after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
+                      Examples:\n  registry restore /backups/registry /srv/registry\n  \
+                      registry restore /backups/registry /srv/registry --replace-metadata"
+    )]
+    Restore(Restore),
     /// Say of every key of a configuration whether it is honoured
     #[command(
         name = "verify-config",
@@ -276,6 +301,9 @@ mod tests {
         check("serve x.yml", "registry serve x.yml");
         check("garbage-collect -m x.yml", "registry garbage-collect -m x.yml");
         check("trust x:5000", "registry trust x:5000");
+        check("check --data /srv", "registry check --data /srv");
+        check("backup /b --data /srv", "registry backup /b --data /srv");
+        check("restore /b /srv", "registry restore /b /srv");
         check("--version", "registry --version");
         check("help grant", "registry help grant");
         for command in

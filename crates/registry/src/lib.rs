@@ -6,7 +6,9 @@ mod answers;
 mod api;
 mod app;
 mod audit;
+mod backup;
 mod body;
+mod check;
 mod cli;
 mod collect;
 mod collector;
@@ -25,6 +27,7 @@ mod leases;
 mod letters;
 mod live;
 mod manual;
+mod meter;
 mod metrics;
 mod notify;
 mod operations;
@@ -86,6 +89,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(path) => serve::serve(path),
         Command::Gc(command) => gc::gc(&command),
         Command::GarbageCollect(options) => collect::collect(&options),
+        Command::Check(options) => Ok(check::check(&options)),
+        Command::Backup(options) => backup::backup(&options),
+        Command::Restore(options) => backup::restore(&options),
         Command::VerifyConfig(options) => {
             let loaded = load(&options.path)?;
             match options.format {

@@ -380,7 +380,7 @@ fn hinted(bound: Result<Bound, ListenError>) -> anyhow::Result<Bound> {
     })
 }
 
-fn index_policy(platforms: &IndexPlatforms) -> IndexPolicy {
+pub(crate) fn index_policy(platforms: &IndexPlatforms) -> IndexPolicy {
     match platforms {
         IndexPlatforms::All => IndexPolicy::All,
         IndexPlatforms::None => IndexPolicy::None,
