@@ -237,9 +237,11 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     announce(&app, &address);
     let stop = Shutdown::new();
     let mut tasks = JoinSet::new();
-    start_tasks(&app, &stores, &mut tasks, &stop);
     if let Some(collector) = &collector {
         collector.begin().await.context("take up the collection")?;
+    }
+    start_tasks(&app, &stores, &mut tasks, &stop);
+    if let Some(collector) = &collector {
         let app = Arc::clone(&app);
         tasks.spawn(Arc::clone(collector).run(move || app.is_read_only(), stop.clone()));
     }
