@@ -10,6 +10,7 @@ use crate::{
     backup::{Backup, Restore},
     check::Check,
     init::Init,
+    keeping::command::{History, Quota, Retention, Undelete},
 };
 
 /// A private container registry.
@@ -79,6 +80,25 @@ pub(crate) enum Command {
                       registry restore /backups/registry /srv/registry --replace-metadata"
     )]
     Restore(Restore),
+    /// Bring back a tag or a manifest that was deleted, within the grace period
+    #[command(
+        after_help = "A tag comes back to what it named last; a manifest comes back with the tags that went with it. What was \
+                      deleted can be brought back for roadstead.gc.grace, a day where nothing is set.\n\n\
+                      Examples:\n  registry undelete team/api:1.4 config.yml\n  registry undelete team/api@sha256:2cf2… --data /var/lib/registry"
+    )]
+    Undelete(Undelete),
+    /// Show what became of the tags of a repository
+    #[command(after_help = "`gone` under MANIFEST says that it cannot be brought back any more.\n\n\
+                      Examples:\n  registry history team/api config.yml\n  registry history team/api:latest --limit 5 config.yml")]
+    History(History),
+    /// Show which tags the retention rules let go, or let them go now
+    #[command(after_help = "A server does this by itself every roadstead.retention.interval.\n\n\
+                      Examples:\n  registry retention config.yml\n  registry retention --run config.yml\n  \
+                      registry retention --format json config.yml | jq -r '.listed[] | .repository + \":\" + .tag'")]
+    Retention(Retention),
+    /// Show how full the quotas are
+    #[command(after_help = "Example:\n  registry quota config.yml")]
+    Quota(Quota),
     /// Say of every key of a configuration whether it is honoured
     #[command(
         name = "verify-config",

@@ -23,6 +23,7 @@ mod gc;
 mod health;
 mod init;
 mod jobs;
+mod keeping;
 mod leases;
 mod letters;
 mod live;
@@ -88,6 +89,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
         Command::Gc(command) => gc::gc(&command),
+        Command::Undelete(options) => keeping::command::undelete(&options),
+        Command::History(options) => keeping::command::history(&options),
+        Command::Retention(options) => keeping::command::retention(&options),
+        Command::Quota(options) => keeping::command::quota(&options),
         Command::GarbageCollect(options) => collect::collect(&options),
         Command::Check(options) => Ok(check::check(&options)),
         Command::Backup(options) => backup::backup(&options),
