@@ -2,7 +2,9 @@
 //!
 //! Owns every SQL statement and every path below the data directory. Knows neither HTTP nor users.
 
+pub mod backup;
 pub mod blob;
+pub mod check;
 pub mod claims;
 pub mod data_dir;
 pub mod disk;
@@ -11,3 +13,4 @@ pub mod fuzzing;
 pub mod hash;
 pub mod maintenance;
 pub mod meta;
+pub mod verify;

@@ -7,7 +7,10 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use crate::{
     accounts::commands::{Grant, Group, Key, Robot, User, With},
     gc::Gc,
+    backup::{Backup, Restore},
+    check::Check,
     init::Init,
+    keeping::command::{History, Quota, Retention, Undelete},
 };
 
 /// A private container registry.
@@ -54,6 +57,48 @@ pub(crate) enum Command {
                       server nothing is kept back.\n\nExamples:\n  registry garbage-collect --dry-run config.yml\n  registry garbage-collect -m config.yml"
     )]
     GarbageCollect(GarbageCollect),
+    /// Say whether a data directory is sound: rows, files, and that they agree
+    #[command(
+        after_help = "Only reads. The server must be stopped; beside it there is `registry scrub`. Exits with 0 if all is sound, \
+                      with 1 if something is wrong, with 2 if it could not look. Files that only take space are no damage.\n\n\
+                      Examples:\n  registry check config.yml\n  registry check --read --data /srv/registry\n  \
+                      registry check --data /backups/registry --format json"
+    )]
+    Check(Check),
+    /// Copy all data to another directory, while the server runs
+    #[command(
+        after_help = "The copy is a data directory itself, as the registry was at one moment: `registry check` works on it, and a \
+                      server can serve it. A second time only what is new is copied. Exits with 1 if a blob could not be had.\n\n\
+                      Examples:\n  registry backup /backups/registry config.yml\n  \
+                      registry backup /backups/registry --data /srv/registry --keep"
+    )]
+    Backup(Backup),
+    /// Make a data directory of a backup
+    #[command(
+        after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
+                      Examples:\n  registry restore /backups/registry /srv/registry\n  \
+                      registry restore /backups/registry /srv/registry --replace-metadata"
+    )]
+    Restore(Restore),
+    /// Bring back a tag or a manifest that was deleted, within the grace period
+    #[command(
+        after_help = "A tag comes back to what it named last; a manifest comes back with the tags that went with it. What was \
+                      deleted can be brought back for roadstead.gc.grace, a day where nothing is set.\n\n\
+                      Examples:\n  registry undelete team/api:1.4 config.yml\n  registry undelete team/api@sha256:2cf2… --data /var/lib/registry"
+    )]
+    Undelete(Undelete),
+    /// Show what became of the tags of a repository
+    #[command(after_help = "`gone` under MANIFEST says that it cannot be brought back any more.\n\n\
+                      Examples:\n  registry history team/api config.yml\n  registry history team/api:latest --limit 5 config.yml")]
+    History(History),
+    /// Show which tags the retention rules let go, or let them go now
+    #[command(after_help = "A server does this by itself every roadstead.retention.interval.\n\n\
+                      Examples:\n  registry retention config.yml\n  registry retention --run config.yml\n  \
+                      registry retention --format json config.yml | jq -r '.listed[] | .repository + \":\" + .tag'")]
+    Retention(Retention),
+    /// Show how full the quotas are
+    #[command(after_help = "Example:\n  registry quota config.yml")]
+    Quota(Quota),
     /// Say of every key of a configuration whether it is honoured
     #[command(
         name = "verify-config",
@@ -276,6 +321,9 @@ mod tests {
         check("serve x.yml", "registry serve x.yml");
         check("garbage-collect -m x.yml", "registry garbage-collect -m x.yml");
         check("trust x:5000", "registry trust x:5000");
+        check("check --data /srv", "registry check --data /srv");
+        check("backup /b --data /srv", "registry backup /b --data /srv");
+        check("restore /b /srv", "registry restore /b /srv");
         check("--version", "registry --version");
         check("help grant", "registry help grant");
         for command in

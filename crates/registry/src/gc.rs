@@ -214,7 +214,9 @@ impl Told {
     }
 
     fn tell(&mut self, state: State, progress: Option<Progress>) {
-        let Some(progress) = progress.filter(|_| !self.quiet) else { return };
+        let Some(progress) = progress.filter(|progress| !self.quiet && progress.done + progress.left > 0) else {
+            return;
+        };
         let Progress { done, left, rate, seconds_left } = progress;
         let mut line = format!("{}: {done} steps done, {left} left", state.as_str());
         if rate >= 1.0 {

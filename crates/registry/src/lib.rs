@@ -6,7 +6,9 @@ mod answers;
 mod api;
 mod app;
 mod audit;
+mod backup;
 mod body;
+mod check;
 mod cli;
 mod collect;
 mod collector;
@@ -21,10 +23,12 @@ mod gc;
 mod health;
 mod init;
 mod jobs;
+mod keeping;
 mod leases;
 mod letters;
 mod live;
 mod manual;
+mod meter;
 mod metrics;
 mod notify;
 mod operations;
@@ -85,7 +89,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
         Command::Gc(command) => gc::gc(&command),
+        Command::Undelete(options) => keeping::command::undelete(&options),
+        Command::History(options) => keeping::command::history(&options),
+        Command::Retention(options) => keeping::command::retention(&options),
+        Command::Quota(options) => keeping::command::quota(&options),
         Command::GarbageCollect(options) => collect::collect(&options),
+        Command::Check(options) => Ok(check::check(&options)),
+        Command::Backup(options) => backup::backup(&options),
+        Command::Restore(options) => backup::restore(&options),
         Command::VerifyConfig(options) => {
             let loaded = load(&options.path)?;
             match options.format {

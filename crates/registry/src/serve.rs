@@ -17,6 +17,7 @@ use registry_auth::{
 };
 use registry_core::{
     directory::Directories,
+    gc::Collection,
     manifest::{IndexPolicy, Platform},
     retention::Rules,
     store::{Blobs, Metadata},
@@ -47,7 +48,7 @@ use crate::{
     },
     answers::Answers,
     api::route,
-    app::{App, random},
+    app::{App, now, random},
     audit::Audit,
     cli::ConfigPath,
     collector::{Collector, Files},
@@ -59,6 +60,7 @@ use crate::{
     configured_with_warnings, deliver,
     encryption::Encryption,
     health, jobs,
+    keeping::Keeping,
     leases::Leases,
     live::LiveDirectory,
     load,
@@ -168,8 +170,23 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         let files = Files { metadata: Arc::clone(metadata), blobs: blobs.clone(), claims: claims.clone() };
         Arc::new(Collector::new(files, config.gc, metrics.collection.clone()))
     });
+    let (outbox, reservations) = (Arc::new(Notify::new()), Reservations::new(config.quotas.clone()));
+    let instance = random::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let keeping = Arc::new(Keeping {
+        metadata: Arc::clone(&stores.metadata),
+        state: stores.files.as_ref().map(|(metadata, _)| Arc::clone(metadata) as Arc<dyn Collection>),
+        retention: config.retention.rules.clone(),
+        immutable: config.immutable.clone(),
+        reservations: reservations.clone(),
+        notifier: Notifier::new(&config.notifications, host.trim(), &instance),
+        outbox: Arc::clone(&outbox),
+        started: now(),
+    });
+    keeping.begin().await.context("note since when pulls are known")?;
     let operations = Arc::new(Operations {
         collector: collector.clone(),
+        keeping: Arc::clone(&keeping),
         live: accounts.as_ref().map(|accounts| Arc::clone(&accounts.live)),
         audit: accounts.as_ref().map(|accounts| Arc::clone(&accounts.log)),
     });
@@ -186,8 +203,6 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         }
         None => None,
     };
-    let instance = random::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let address = bound.address().to_owned();
     let source = format!("{}:{}", host.trim(), address.rsplit(':').next().unwrap_or("5000"));
     let app = Arc::new(App {
@@ -205,14 +220,14 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
         turns: Turns::new(),
         headers,
-        sessions: Sessions::new(Reservations::new(config.quotas.clone())),
+        sessions: Sessions::new(reservations),
         commits: Commits::new(),
         leases: Leases::new(config.gc.policy.lease),
         pulls: Pulls::new(config.gc.policy.lease),
         answers: Answers::new(),
         health: Arc::default(),
         metrics,
-        outbox: Arc::new(Notify::new()),
+        outbox,
         listing: Semaphore::new(LISTING),
         recording: Arc::new(Semaphore::new(RECORDING)),
         instance,
@@ -222,11 +237,16 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     announce(&app, &address);
     let stop = Shutdown::new();
     let mut tasks = JoinSet::new();
-    start_tasks(&app, &stores, &mut tasks, &stop);
     if let Some(collector) = &collector {
         collector.begin().await.context("take up the collection")?;
+    }
+    start_tasks(&app, &stores, &mut tasks, &stop);
+    if let Some(collector) = &collector {
         let app = Arc::clone(&app);
         tasks.spawn(Arc::clone(collector).run(move || app.is_read_only(), stop.clone()));
+    }
+    if !app.config.retention.rules.is_empty() {
+        tasks.spawn(keeping.run(Arc::clone(&app), app.config.retention.interval, stop.clone()));
     }
     if let Some(socket) = socket {
         tasks.spawn(socket.serve(Desk { admin: app.admin.clone(), operations }, stop.clone()));
@@ -378,7 +398,7 @@ fn hinted(bound: Result<Bound, ListenError>) -> anyhow::Result<Bound> {
     })
 }
 
-fn index_policy(platforms: &IndexPlatforms) -> IndexPolicy {
+pub(crate) fn index_policy(platforms: &IndexPlatforms) -> IndexPolicy {
     match platforms {
         IndexPlatforms::All => IndexPolicy::All,
         IndexPlatforms::None => IndexPolicy::None,

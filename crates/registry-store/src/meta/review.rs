@@ -248,7 +248,7 @@ pub(super) fn purged(db: &Connection, files: &[Purge], now: i64) -> rusqlite::Re
 }
 
 /// Puts everything that may be garbage into the queue, and makes all of it due.
-pub(super) fn review_all(db: &Connection) -> rusqlite::Result<u64> {
+pub(crate) fn review_all(db: &Connection) -> rusqlite::Result<u64> {
     db.execute_batch(
         "UPDATE review SET due_at = 0;
          INSERT OR IGNORE INTO review SELECT 0, link.blob, link.repository, 0 FROM link JOIN blob ON blob.id = link.blob
@@ -276,12 +276,12 @@ pub(super) fn backlog(db: &Connection, now: i64) -> rusqlite::Result<Backlog> {
 }
 
 /// A value that outlives the process.
-pub(super) fn state(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+pub(crate) fn state(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     db.prepare_cached("SELECT value FROM state WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
 }
 
 /// Keeps or forgets a value.
-pub(super) fn set_state(db: &Connection, name: &str, value: Option<&str>) -> rusqlite::Result<()> {
+pub(crate) fn set_state(db: &Connection, name: &str, value: Option<&str>) -> rusqlite::Result<()> {
     match value {
         Some(value) => db
             .prepare_cached("INSERT OR REPLACE INTO state (name, value) VALUES (?1, ?2)")?

@@ -1,21 +1,20 @@
 //! Collection, by `garbage-collect`, by `gc` and by itself: only what nothing refers to goes, and its
 //! bytes really do.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, time::Duration};
 
 use serde_json::Value;
 use testkit::{
     command::{Outcome, run, tool},
+    http::send,
     image::{sha256, sha512},
+    process::wait_until,
     server::{Server, Setup},
 };
 
 use crate::{
-    OCI_INDEX, OCI_MANIFEST, PLAIN, REGISTRY, check, content, descriptor, get_manifest, image, plain_registry, push,
-    put,
+    DEBUG, OCI_INDEX, OCI_MANIFEST, PLAIN, REGISTRY, check, content, descriptor, get_manifest, image, plain_registry,
+    push, put,
 };
 
 fn collect(server: &Server, args: &[&str]) -> Outcome {
@@ -146,12 +145,12 @@ fn files_that_nothing_names_go() {
 }
 
 /// A registry that collects each second and keeps nothing for longer.
-fn hasty(more: &[(&str, &str)]) -> Server {
+fn hasty() -> Server {
     let keys = [("INTERVAL", "1s"), ("GRACE", "1s"), ("LEASE", "1s"), ("QUARANTINE", "1s"), ("ORPHANS", "1s")];
-    let setup = Setup::new(REGISTRY, PLAIN);
+    let setup = Setup::new(REGISTRY, &format!("{PLAIN}{DEBUG}"));
     let setup =
         keys.iter().fold(setup, |setup, (key, value)| setup.env(&format!("REGISTRY_ROADSTEAD_GC_{key}"), value));
-    more.iter().fold(setup, |setup, (name, value)| setup.env(name, value)).start()
+    setup.start()
 }
 
 fn gc(server: &Server, args: &[&str]) -> Outcome {
@@ -165,17 +164,13 @@ fn status(server: &Server) -> Value {
 }
 
 #[track_caller]
-fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !happened() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what} does not happen");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+fn wait_for(what: &str, happened: impl FnMut() -> bool) {
+    assert!(wait_until(Duration::from_secs(60), happened), "{what} does not happen");
 }
 
 #[test]
 fn a_server_collects_by_itself() {
-    let mut server = hasty(&[]);
+    let mut server = hasty();
     let client = server.client();
     let config = push(&client, "r", sha256, b"{}");
     let kept = push(&client, "r", sha256, &content(1, 200_000));
@@ -217,6 +212,10 @@ fn a_server_collects_by_itself() {
     assert!(seen["since_start"]["files"].as_u64() >= Some(2) && seen["since_start"]["bytes"].as_u64() >= Some(400_000));
     let shown = gc(&server, &["status"]).ok().stdout;
     assert!(shown.contains("collection    idle, next round at ") && shown.contains("1 manifests"), "{shown}");
+    let page = send("GET", &format!("{}/metrics", server.debug_url()), &[], b"").expect("the metrics").text();
+    for series in ["reviews_total", "manifests_total 1", "purged_files_total", "purged_bytes_total", "due_reviews 0"] {
+        assert!(page.contains(&format!("\nregistry_gc_{series}")), "{series} is not in\n{page}");
+    }
     // The same bytes come again, and stay.
     for (seed, digest) in [(2, &gone), (4, &loose)] {
         assert_eq!(&push(&client, "r", sha256, &content(seed, 200_000)), digest);
@@ -239,7 +238,7 @@ fn a_server_collects_by_itself() {
 
 #[test]
 fn files_that_a_crash_left_go() {
-    let mut server = hasty(&[]);
+    let mut server = hasty();
     let client = server.client();
     push(&client, "r", sha256, b"{}");
     let path = file(&server, &sha256(b"orphan"));
@@ -295,4 +294,17 @@ fn who_cannot_wait_collects_beside_the_server() {
     let mut command = tool(REGISTRY);
     command.args(["gc", "status", "--data", "/nowhere"]);
     run(command).refused(&["/nowhere holds no data of this registry"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_removed_keeps_no_other_waiting() {
+    let server = hasty();
+    let client = server.client();
+    let [stuck, free] = [1, 2].map(|seed| push(&client, "r", sha256, &content(seed, 200_000)));
+    std::fs::remove_file(file(&server, &stuck)).expect("remove a file");
+    std::fs::create_dir_all(file(&server, &stuck).join("x")).expect("put a folder in its place");
+    wait_for("the other is removed", || !file(&server, &free).exists());
+    wait_for("the failure is told", || status(&server)["error"]["text"].is_string());
+    std::fs::remove_dir_all(file(&server, &stuck)).expect("remove the folder");
+    wait_for("nothing waits", || status(&server)["waiting"]["files"] == 0);
 }

@@ -7,6 +7,7 @@
 mod access;
 mod accounts;
 mod blobs;
+mod care;
 mod cli;
 mod collect;
 mod connection;
