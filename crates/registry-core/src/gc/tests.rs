@@ -1,3 +1,5 @@
+//! The verdicts as tables: links, manifests, blobs, places, time.
+
 use super::{
     BlobFacts, LinkFacts, MAX_STEP, ManifestFacts, PlaceFacts, Policy, Verdict, advance, choose_place, is_garbage,
     review_link, review_manifest,
