@@ -6,9 +6,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
     accounts::commands::{Grant, Group, Key, Robot, User, With},
-    gc::Gc,
     backup::{Backup, Restore},
     check::Check,
+    gc::Gc,
     init::Init,
     keeping::command::{History, Quota, Retention, Undelete},
 };
@@ -74,11 +74,9 @@ pub(crate) enum Command {
     )]
     Backup(Backup),
     /// Make a data directory of a backup
-    #[command(
-        after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
+    #[command(after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
                       Examples:\n  registry restore /backups/registry /srv/registry\n  \
-                      registry restore /backups/registry /srv/registry --replace-metadata"
-    )]
+                      registry restore /backups/registry /srv/registry --replace-metadata")]
     Restore(Restore),
     /// Bring back a tag or a manifest that was deleted, within the grace period
     #[command(
