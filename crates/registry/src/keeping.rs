@@ -320,4 +320,4 @@ fn span(seconds: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -17,6 +17,7 @@ mod flood;
 mod health;
 mod indexes;
 mod isolation;
+mod keeping;
 mod lists;
 mod malformed;
 mod manifests;
