@@ -83,7 +83,7 @@ roadstead:
     interval: 1s
     rules:
       - {repositories: 'team/*', tags: '^[0-9]', keep_last: 2}
-      - {repositories: 'ci/**', keep_pulled_within: 1h, keep_pushed_within: 1s}
+      - {repositories: 'ci/**', keep_pulled_within: 1h, keep_pushed_within: 4s}
   immutable:
     - {repositories: 'team/*', tags: 'lts'}
 ";
