@@ -359,12 +359,8 @@ pub trait Metadata: Send + Sync {
     /// What the quotas hold, in the order of the rules.
     fn usage(&self) -> Answer<'_, Vec<Usage>>;
     /// What became of a repository's tags, or of one, newest first; at most `limit`.
-    fn history<'a>(
-        &'a self,
-        repository: &'a RepoName,
-        tag: Option<&'a Tag>,
-        limit: usize,
-    ) -> Answer<'a, Vec<TagEvent>>;
+    fn history<'a>(&'a self, repository: &'a RepoName, tag: Option<&'a Tag>, limit: usize)
+    -> Answer<'a, Vec<TagEvent>>;
     /// All tags of a repository, for retention; at most `limit`, in byte order after `after`.
     fn tag_facts<'a>(
         &'a self,

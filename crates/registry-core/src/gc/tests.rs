@@ -19,14 +19,8 @@ fn links() {
 
 #[test]
 fn manifests() {
-    let idle = ManifestFacts {
-        deleted_at: None,
-        tagged: false,
-        listed: false,
-        subject: None,
-        untagged_at: 1000,
-        used_at: 0,
-    };
+    let idle =
+        ManifestFacts { deleted_at: None, tagged: false, listed: false, subject: None, untagged_at: 1000, used_at: 0 };
     let check = |facts: ManifestFacts, now, want| assert_eq!(review_manifest(&facts, &POLICY, now), want, "{facts:?}");
     check(idle, 1099, Verdict::Later(1100));
     check(idle, 1100, Verdict::Remove);
