@@ -50,7 +50,7 @@ pub enum Verdict {
 /// What is known of a repository's link to a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkFacts {
-    /// Whether a manifest of that repository refers to the blob, or is it.
+    /// Whether a manifest of that repository refers to the blob.
     pub referred: bool,
     /// When a client was last told that the repository holds the blob.
     pub used_at: i64,
@@ -205,11 +205,12 @@ pub trait Collection: Send + Sync {
     fn names<'a>(&'a self, file: &'a Purge) -> Answer<'a, bool>;
     /// G3, after the files are gone: forgets them, but not that their places were used.
     fn purged(&self, now: i64, files: Vec<Purge>) -> Answer<'_, ()>;
-    /// Puts everything into the queue that could have become garbage without anybody noticing,
-    /// such as after a change of the policy. Returns how many reviews there are then.
-    fn review_all(&self, now: i64) -> Answer<'_, u64>;
+    /// Puts everything into the queue that may be garbage whether anybody noticed or not, and makes
+    /// all of the queue due: after a change of the policy, or because somebody wants it now.
+    /// Returns how many reviews there are then.
+    fn review_all(&self) -> Answer<'_, u64>;
     /// What waits.
-    fn backlog(&self, now: i64, policy: Policy) -> Answer<'_, Backlog>;
+    fn backlog(&self, now: i64) -> Answer<'_, Backlog>;
     /// A value that outlives the process, by name.
     fn state<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>>;
     /// Keeps a value under a name; `None` forgets it.

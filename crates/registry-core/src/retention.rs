@@ -6,7 +6,7 @@
 
 use regex_lite::Regex;
 
-use crate::{name::RepoName, policy::RepoGlob, reference::Tag, store::TagFacts};
+use crate::{gc::Policy, name::RepoName, policy::RepoGlob, reference::Tag, store::TagFacts};
 
 /// A set of tags: those of matching repositories whose whole name matches.
 #[derive(Clone, Debug)]
@@ -104,6 +104,8 @@ pub struct Rules {
     pub immutable: Vec<TagRule>,
     /// How much there may be. No two have the same prefix.
     pub quotas: Vec<Quota>,
+    /// When what was let go is looked at by the collection.
+    pub gc: Policy,
 }
 
 impl Rules {

@@ -26,7 +26,7 @@ pub type Answer<'a, T, E = StoreError> = Pin<Box<dyn Future<Output = Result<T, E
 pub const INLINE_MAX: usize = 64 * 1024;
 
 /// Where a blob's bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
     /// In the metadata store, beside the row.
     Inline,
@@ -426,7 +426,8 @@ pub trait Blobs: Send + Sync {
     ) -> Answer<'a, Option<(Box<dyn Staging>, u64)>>;
     /// Opens a blob; `None` if its bytes are gone.
     fn open<'a>(&'a self, digest: &'a Digest, place: &'a Place) -> Answer<'a, Option<std::sync::Arc<dyn BlobReader>>>;
-    /// Removes a blob's bytes; absent bytes are no error.
+    /// Removes a file of a blob, whose digest the caller has claimed alone; an absent one is no
+    /// error. After a power cut it may be there again.
     fn remove<'a>(&'a self, digest: &'a Digest, place: &'a Place) -> Answer<'a, ()>;
     /// Removes uploads that were not touched for `age`; returns their names. With `dry_run` it only names them.
     fn purge_uploads(&self, age: std::time::Duration, dry_run: bool) -> Answer<'_, Vec<String>>;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/docker/registry/v2/blobs/<alg>/<first 2 hex>/<hex>/data    bytes, as distribution has them
+//! <root>/docker/registry/v2/blobs/<alg>/<2>/<hex>/data.<16 hex>     bytes of a digest that was collected before
 //! <root>/roadstead/lock                                             held while a server runs
 //! <root>/roadstead/meta.sqlite3                                     rows
 //! <root>/roadstead/uploads/<id>.<owner>                             uploads in progress
@@ -18,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use registry_core::digest::Digest;
+use registry_core::{digest::Digest, store::Place};
 
 /// An open data directory. The lock is held until it is dropped.
 #[derive(Debug)]
@@ -26,6 +27,23 @@ pub struct DataDir {
     root: PathBuf,
     is_new: bool,
     _lock: Option<File>,
+}
+
+/// The name of a blob's file in the directory of its digest.
+fn file_name(place: Place) -> String {
+    match place {
+        Place::Inline | Place::Canonical => "data".to_owned(),
+        Place::Unique(number) => format!("data.{number:016x}"),
+    }
+}
+
+/// The place that a file's name stands for.
+pub(crate) fn place_of(file_name: &str) -> Option<Place> {
+    let number = match file_name.strip_prefix("data")? {
+        "" => return Some(Place::Canonical),
+        rest => rest.strip_prefix('.').filter(|hex| hex.len() == 16)?,
+    };
+    u64::from_str_radix(number, 16).ok().filter(|number| *number > 1).map(Place::Unique)
 }
 
 /// Why a data directory cannot be opened.
@@ -163,9 +181,9 @@ impl DataDir {
         [algorithm, fan_out, own]
     }
 
-    /// The file of a blob.
-    pub fn blob(&self, digest: &Digest) -> PathBuf {
+    /// The file of a blob at a place; what is inline will be at the canonical one.
+    pub fn blob_at(&self, digest: &Digest, place: Place) -> PathBuf {
         let [_, _, own] = self.blob_dirs(digest);
-        own.join("data")
+        own.join(file_name(place))
     }
 }

@@ -3,6 +3,7 @@
 //! Owns every SQL statement and every path below the data directory. Knows neither HTTP nor users.
 
 pub mod blob;
+pub mod claims;
 pub mod data_dir;
 pub mod disk;
 #[doc(hidden)]

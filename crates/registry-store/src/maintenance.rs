@@ -1,38 +1,155 @@
-//! Owns the work that goes on beside requests: moving small objects to their files, and the
-//! offline collection.
+//! Owns the work that goes on beside requests: moving small objects to their files, removing files
+//! that nothing names, and reading what a plan of a collection is made from.
 
-use std::collections::BTreeSet;
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use registry_core::{
-    collect::{Facts, ManifestFacts, Plan, RepositoryFacts},
-    digest::Digest,
+    collect::{Facts, ManifestFacts, RepositoryFacts},
+    gc::{Collection, Purge},
     name::RepoName,
-    store::{Blobs, Change, Metadata, Place, StoreError},
+    store::{Blobs, Metadata, StoreError},
 };
-use rusqlite::params;
 
 use crate::{
     blob::fs::FsBlobs,
+    claims::Claims,
     meta::{digest_from, sqlite::SqliteMetadata},
 };
 
 /// Moves up to `limit` objects, written at least `age` seconds ago, from the metadata to their
 /// files; returns how many. Idempotent: after a crash the same objects are moved again.
-pub async fn settle(metadata: &SqliteMetadata, blobs: &FsBlobs, age: i64, limit: usize) -> Result<usize, StoreError> {
+pub async fn settle(
+    metadata: &SqliteMetadata,
+    blobs: &FsBlobs,
+    claims: &Claims,
+    age: i64,
+    limit: usize,
+) -> Result<usize, StoreError> {
     let objects = metadata.inline_objects(age, limit)?;
     let count = objects.len();
     if count == 0 {
         return Ok(0);
     }
-    let digests = objects.iter().map(|(digest, _)| *digest).collect();
+    let claim = claims.share(objects.iter().map(|(digest, _)| digest)).await;
+    let mut placed = Vec::with_capacity(count);
+    for (digest, bytes) in objects {
+        let place = metadata.place(&digest).await?;
+        placed.push((digest, bytes, place));
+    }
+    let settled = placed.iter().map(|(digest, _, place)| (*digest, *place)).collect();
     let blobs = blobs.clone();
-    let failed = |source: tokio::task::JoinError| StoreError::Failed {
-        operation: "move objects to their files".into(),
-        source: source.into(),
-    };
-    tokio::task::spawn_blocking(move || blobs.write_all(&objects)).await.map_err(failed)??;
-    metadata.settled(digests).await?;
+    // The claim goes along: files of a call that was given up are written all the same.
+    let (claim, written) = blocking("move objects to their files", move || (claim, blobs.write_all(&placed))).await?;
+    written?;
+    metadata.settled(settled).await?;
+    drop(claim);
     Ok(count)
+}
+
+async fn blocking<T: Send + 'static>(
+    operation: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|source| StoreError::Failed { operation: operation.to_owned(), source: source.into() })
+}
+
+/// G3: removes up to `limit` files that were noted for it; returns how many there were. A file that
+/// cannot be removed stays noted; the first such error is returned after the others are gone.
+pub async fn purge(
+    metadata: &SqliteMetadata,
+    blobs: &FsBlobs,
+    claims: &Claims,
+    now: i64,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let files = metadata.purges(limit).await?;
+    let (mut gone, mut failed) = (Vec::with_capacity(files.len()), None);
+    for file in files {
+        match remove(metadata, blobs, claims, &file).await {
+            Ok(_) => gone.push(file),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    let count = gone.len();
+    if count > 0 {
+        let blobs = blobs.clone();
+        let (gone, synced) = blocking("sync removed files", move || {
+            let synced = blobs.sync_removed(&gone);
+            (gone, synced)
+        })
+        .await?;
+        synced?;
+        metadata.purged(now, gone).await?;
+    }
+    failed.map_or(Ok(count), Err)
+}
+
+/// Removes a file unless a row names it; returns whether it was removed.
+async fn remove(metadata: &SqliteMetadata, blobs: &FsBlobs, claims: &Claims, file: &Purge) -> Result<bool, StoreError> {
+    let claim = claims.alone(&file.digest).await;
+    if metadata.names(file).await? {
+        return Ok(false);
+    }
+    // In a task of its own: a call that was given up still holds the claim until the file is gone.
+    let (blobs, file) = (blobs.clone(), file.clone());
+    let removed = tokio::spawn(async move {
+        let removed = blobs.remove(&file.digest, &file.place).await;
+        drop(claim);
+        removed
+    });
+    removed
+        .await
+        .map_err(|source| StoreError::Failed { operation: "remove a file".into(), source: source.into() })??;
+    Ok(true)
+}
+
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Files that were looked at.
+    pub looked: u64,
+    /// Files that nothing named, removed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// The parts that a sweep goes through, one after the other. Empty while another server's links
+/// may name the files.
+pub async fn sweep_parts(metadata: &SqliteMetadata, blobs: &FsBlobs) -> Result<Vec<PathBuf>, StoreError> {
+    if blobs.dir().has_foreign_links() && metadata.state("adoption").await?.as_deref() != Some("own") {
+        return Ok(Vec::new());
+    }
+    let blobs = blobs.clone();
+    blocking("list blobs", move || blobs.fan_outs()).await?
+}
+
+/// Removes the files of a part that no row names and that have not changed for `age`: what a crash
+/// left between bytes and row. Meanwhile the collection must not be held.
+pub async fn sweep(
+    metadata: &SqliteMetadata,
+    blobs: &FsBlobs,
+    claims: &Claims,
+    part: &Path,
+    age: Duration,
+) -> Result<Swept, StoreError> {
+    let (lister, part) = (blobs.clone(), part.to_owned());
+    let files = blocking("list blobs", move || lister.files(&part)).await??;
+    let mut swept = Swept { looked: files.len() as u64, ..Swept::default() };
+    let now = SystemTime::now();
+    for (file, changed, size) in files {
+        let old = now.duration_since(changed).is_ok_and(|idle| idle >= age);
+        if old && !metadata.names(&file).await? && remove(metadata, blobs, claims, &file).await? {
+            swept.files += 1;
+            swept.bytes += size;
+        }
+    }
+    Ok(swept)
 }
 
 /// Reads everything that a collection looks at.
@@ -66,7 +183,7 @@ pub fn facts(metadata: &SqliteMetadata) -> Result<Facts, StoreError> {
             "SELECT repository.name, blob.digest, manifest.subject IS NOT NULL, manifest.subject,
                     EXISTS (SELECT 1 FROM tag WHERE tag.manifest = manifest.id), manifest.id
              FROM manifest JOIN repository ON repository.id = manifest.repository
-             JOIN blob ON blob.id = manifest.blob",
+             JOIN blob ON blob.id = manifest.blob WHERE manifest.deleted_at IS NULL",
         )?;
         let mut edges = db.prepare("SELECT digest FROM edge WHERE manifest = ?1")?;
         let mut rows = statement.query([])?;
@@ -81,41 +198,4 @@ pub fn facts(metadata: &SqliteMetadata) -> Result<Facts, StoreError> {
         }
         Ok(facts)
     })
-}
-
-/// Files that no row names: what crashes left between bytes and row. Nobody may write meanwhile.
-pub fn orphans(facts: &Facts, blobs: &FsBlobs) -> Result<Vec<Digest>, StoreError> {
-    blobs.unknown(&facts.blobs)
-}
-
-/// Carries a plan out: rows first, then bytes, then the orphans. Nobody else may write meanwhile.
-/// A crash leaves files without rows at most: orphans for the next time.
-pub async fn collect(
-    metadata: &SqliteMetadata,
-    blobs: &FsBlobs,
-    plan: &Plan,
-    orphans: &[Digest],
-) -> Result<(), StoreError> {
-    for (name, digest) in &plan.manifests {
-        metadata.apply(Change::DeleteManifest(name.clone(), *digest), Vec::new()).await?;
-    }
-    for (name, digest) in &plan.links {
-        metadata.apply(Change::DeleteBlob(name.clone(), *digest), Vec::new()).await?;
-    }
-    let doomed: BTreeSet<Digest> = plan.blobs.clone();
-    metadata
-        .change(move |db| {
-            for digest in &doomed {
-                let key = digest.to_key();
-                db.execute("DELETE FROM content WHERE blob = (SELECT id FROM blob WHERE digest = ?1)", params![key])?;
-                db.execute("DELETE FROM link WHERE blob = (SELECT id FROM blob WHERE digest = ?1)", params![key])?;
-                db.execute("DELETE FROM blob WHERE digest = ?1", params![key])?;
-            }
-            Ok(())
-        })
-        .await?;
-    for digest in plan.blobs.iter().chain(orphans) {
-        blobs.remove(digest, &Place::Canonical).await?;
-    }
-    Ok(())
 }

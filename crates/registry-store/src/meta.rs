@@ -1,11 +1,14 @@
 //! Where rows live: SQLite in the data directory, or memory.
 
 pub(crate) mod document;
+mod history;
 pub mod memory;
 mod private;
+mod quota;
+pub(crate) mod review;
 mod schema;
 pub mod sqlite;
-mod statements;
+pub(crate) mod statements;
 
 pub(crate) use statements::digest_from;
 

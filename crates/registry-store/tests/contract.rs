@@ -22,6 +22,7 @@ use registry_core::{
 };
 use registry_store::{
     blob::{fs::FsBlobs, memory::MemoryBlobs},
+    claims::Claims,
     data_dir::{DataDir, DataDirError},
     disk::Poison,
     hash::digest_of,
@@ -469,7 +470,7 @@ async fn staged_bytes_are_committed_or_thrown_away() {
                 }
                 assert_eq!(staging.flush().await.unwrap(), size as u64);
                 let stored = Commit::Stored { place: Place::Canonical, size: size as u64 };
-                assert_eq!(staging.commit(digest).await.unwrap(), stored);
+                assert_eq!(staging.commit(digest, Place::Canonical).await.unwrap(), stored);
                 let reader = blobs.open(&digest, &Place::Canonical).await.unwrap().unwrap();
                 assert_eq!(reader.size(), size as u64);
                 assert_eq!(reader.read(0, size).unwrap(), bytes);
@@ -485,7 +486,7 @@ async fn staged_bytes_are_committed_or_thrown_away() {
         let mut staging = blobs.stage(&owner, "wrong", Algorithm::Sha256).await.unwrap();
         staging.append(Bytes::from_static(b"abc")).await.unwrap();
         let mismatch = Commit::Mismatch { actual: digest(b"abc") };
-        assert_eq!(staging.commit(digest(b"abd")).await.unwrap(), mismatch);
+        assert_eq!(staging.commit(digest(b"abd"), Place::Canonical).await.unwrap(), mismatch);
         assert!(blobs.open(&digest(b"abc"), &Place::Canonical).await.unwrap().is_none());
     })
     .await;
@@ -507,7 +508,7 @@ async fn an_upload_goes_on_where_it_was_left() {
     assert_eq!(size, 6);
     staging.append(Bytes::from_static(b"second")).await.unwrap();
     let whole = digest(b"first second");
-    assert!(matches!(staging.commit(whole).await.unwrap(), Commit::Stored { size: 12, .. }));
+    assert!(matches!(staging.commit(whole, Place::Canonical).await.unwrap(), Commit::Stored { size: 12, .. }));
     let mut abandoned = blobs.stage(&name("a"), "old", Algorithm::Sha256).await.unwrap();
     abandoned.append(Bytes::from_static(b"x")).await.unwrap();
     abandoned.flush().await.unwrap();
@@ -527,10 +528,10 @@ async fn small_objects_move_to_distributions_files() {
     for n in 0..100_u8 {
         metadata.apply(Change::PutBlob(a.clone(), inline(&[n; 10])), Vec::new()).await.unwrap();
     }
-    assert_eq!(settle(&metadata, &blobs, 3600, 64).await.unwrap(), 0, "too young");
-    assert_eq!(settle(&metadata, &blobs, 0, 64).await.unwrap(), 64);
-    assert_eq!(settle(&metadata, &blobs, 0, 64).await.unwrap(), 36);
-    assert_eq!(settle(&metadata, &blobs, 0, 64).await.unwrap(), 0);
+    assert_eq!(settle(&metadata, &blobs, &Claims::default(), 3600, 64).await.unwrap(), 0, "too young");
+    assert_eq!(settle(&metadata, &blobs, &Claims::default(), 0, 64).await.unwrap(), 64);
+    assert_eq!(settle(&metadata, &blobs, &Claims::default(), 0, 64).await.unwrap(), 36);
+    assert_eq!(settle(&metadata, &blobs, &Claims::default(), 0, 64).await.unwrap(), 0);
     for n in 0..100_u8 {
         let digest = digest(&[n; 10]);
         let entry = metadata.blob(&a, &digest).await.unwrap().unwrap();

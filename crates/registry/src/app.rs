@@ -14,6 +14,7 @@ use registry_core::{
     manifest::IndexPolicy,
     store::{Blobs, Metadata, OutboxEvent},
 };
+use registry_store::claims::Claims;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
@@ -27,6 +28,8 @@ pub(crate) struct App {
     pub(crate) metadata: Arc<dyn Metadata>,
     /// Where bytes live.
     pub(crate) blobs: Arc<dyn Blobs>,
+    /// Who may touch the files of a digest.
+    pub(crate) claims: Claims,
     /// How callers prove who they are; `None` for an open registry.
     pub(crate) scheme: Option<Arc<Scheme>>,
     /// Who did what.

@@ -3,16 +3,21 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use registry_core::collect::{Plan, plan};
+use registry_core::{
+    collect::{Plan, plan},
+    gc::{Collection, Policy},
+    store::StoreError,
+};
 use registry_store::{
     blob::fs::FsBlobs,
+    claims::Claims,
     data_dir::DataDir,
     disk::Poison,
-    maintenance::{collect as carry_out, facts, orphans},
+    maintenance::{facts, purge},
     meta::sqlite::SqliteMetadata,
 };
 
-use crate::{cli::GarbageCollect, configured, data_root};
+use crate::{app::now, cli::GarbageCollect, configured, data_root};
 
 /// Collects, or says what it would collect.
 pub(crate) fn collect(options: &GarbageCollect) -> anyhow::Result<ExitCode> {
@@ -23,18 +28,27 @@ pub(crate) fn collect(options: &GarbageCollect) -> anyhow::Result<ExitCode> {
     let blobs = FsBlobs::new(dir, poison);
     let facts = facts(&metadata)?;
     let plan = plan(&facts, options.delete_untagged);
-    let orphans = orphans(&facts, &blobs)?;
     if !options.quiet {
         show(&facts, &plan);
-        for digest in &orphans {
-            println!("blob eligible for deletion: {digest} (a file that nothing names)");
-        }
     }
     if !options.dry_run {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(carry_out(&metadata, &blobs, &plan, &orphans))?;
+        runtime.block_on(carry_out(&metadata, &blobs, options.delete_untagged))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A whole collection that waits for nothing.
+async fn carry_out(metadata: &SqliteMetadata, blobs: &FsBlobs, untagged: bool) -> Result<(), StoreError> {
+    const BATCH: usize = 1000;
+    let claims = Claims::default();
+    let policy = Policy { grace: 0, lease: 0, quarantine: 0, untagged: untagged.then_some(0) };
+    let now = now();
+    metadata.review_all().await?;
+    while metadata.review(now, policy, BATCH).await?.reviews > 0 {}
+    while metadata.retire(now, policy, BATCH).await? > 0 {}
+    while purge(metadata, blobs, &claims, now, BATCH).await? > 0 {}
+    Ok(())
 }
 
 fn show(facts: &registry_core::collect::Facts, plan: &Plan) {

@@ -109,6 +109,13 @@ impl From<Refusal> for Failure {
             Refusal::ManifestUnknown(reference) => Self::from(Code::ManifestUnknown).detail(json!(reference)),
             Refusal::NameUnknown(name) => Self::from(Code::NameUnknown).detail(json!({ "name": name.as_str() })),
             Refusal::DirectoryChanged => Self::unavailable("accounts or rules were changed meanwhile; try again"),
+            refusal @ Refusal::PlaceRetired(_) => Self::unavailable(&refusal.to_string()),
+            refusal @ (Refusal::TagImmutable(_) | Refusal::QuotaExceeded(_)) => {
+                Self::from(Code::Denied).message(refusal.to_string())
+            }
+            refusal @ (Refusal::NothingToUndelete(_) | Refusal::TagTaken { .. }) => {
+                Self::from(Code::ManifestUnknown).message(refusal.to_string())
+            }
             Refusal::ReferencesUnknown(digests) => {
                 let shown: Vec<String> = digests.iter().take(100).map(ToString::to_string).collect();
                 Self::from(Code::ManifestBlobUnknown)

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use registry_store::{blob::fs::FsBlobs, maintenance::settle, meta::sqlite::SqliteMetadata};
+use registry_store::{blob::fs::FsBlobs, claims::Claims, maintenance::settle, meta::sqlite::SqliteMetadata};
 use service::shutdown::Shutdown;
 use tokio::time::{Instant, sleep};
 
@@ -36,11 +36,11 @@ async fn pause(shutdown: &Shutdown, length: Duration) -> bool {
 }
 
 /// Moves small objects to their files.
-pub(crate) async fn settle_objects(metadata: Arc<SqliteMetadata>, blobs: FsBlobs, shutdown: Shutdown) {
+pub(crate) async fn settle_objects(metadata: Arc<SqliteMetadata>, blobs: FsBlobs, claims: Claims, shutdown: Shutdown) {
     let mut rest = Duration::from_secs(1);
     while pause(&shutdown, rest).await {
         let started = Instant::now();
-        rest = match settle(&metadata, &blobs, SETTLE_AGE, SETTLE_BATCH).await {
+        rest = match settle(&metadata, &blobs, &claims, SETTLE_AGE, SETTLE_BATCH).await {
             Ok(moved) => {
                 if moved > 0 {
                     tracing::debug!(moved, "objects moved to their files");

@@ -22,6 +22,7 @@ use registry_core::{
 };
 use registry_store::{
     blob::{fs::FsBlobs, memory::MemoryBlobs},
+    claims::Claims,
     data_dir::DataDir,
     disk::Poison,
     meta::{memory::MemoryMetadata, sqlite::SqliteMetadata},
@@ -173,6 +174,7 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         receiving: Semaphore::new(config.limits.uploads as usize),
         metadata: Arc::clone(&stores.metadata),
         blobs: Arc::clone(&stores.blobs),
+        claims: Claims::default(),
         scheme: scheme.map(Arc::new),
         admin: accounts.as_ref().map(|accounts| Arc::clone(&accounts.admin)),
         audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
@@ -232,7 +234,7 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
 
 fn start_tasks(app: &Arc<App>, stores: &Stores, tasks: &mut JoinSet<()>, stop: &Shutdown) {
     if let Some((metadata, blobs)) = &stores.files {
-        tasks.spawn(jobs::settle_objects(Arc::clone(metadata), blobs.clone(), stop.clone()));
+        tasks.spawn(jobs::settle_objects(Arc::clone(metadata), blobs.clone(), app.claims.clone(), stop.clone()));
     }
     tasks.spawn(jobs::park_uploads(Arc::clone(app), stop.clone()));
     if let Some(purging) = app.config.storage.upload_purging {

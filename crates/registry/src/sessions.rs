@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use registry_core::{
     digest::{Algorithm, Digest},
     name::RepoName,
-    store::{Blobs, Commit, Content, INLINE_MAX, NewBlob, Staging, StoreError},
+    store::{Blobs, Commit, Content, INLINE_MAX, Metadata, NewBlob, Staging, StoreError},
     upload::Progress,
 };
 use registry_store::hash::digest_of;
@@ -301,7 +301,7 @@ impl Received {
     }
 
     /// Ends the upload: its bytes are durable afterwards, or become so with their row.
-    pub(crate) async fn finish(&mut self, digest: Digest) -> Result<End, StoreError> {
+    pub(crate) async fn finish(&mut self, metadata: &dyn Metadata, digest: Digest) -> Result<End, StoreError> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Small(small) => {
                 let bytes = Bytes::copy_from_slice(&small.bytes);
@@ -311,7 +311,7 @@ impl Received {
                 }
                 Ok(End::Whole(NewBlob { digest, size: bytes.len() as u64, content: Content::Inline(bytes) }))
             }
-            State::Large(mut staging) => Ok(match staging.commit(digest).await? {
+            State::Large(mut staging) => Ok(match staging.commit(digest, metadata.place(&digest).await?).await? {
                 Commit::Stored { place, size } => End::Whole(NewBlob { digest, size, content: Content::Stored(place) }),
                 Commit::Mismatch { actual } => End::Mismatch(actual),
             }),

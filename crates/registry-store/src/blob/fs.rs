@@ -21,6 +21,7 @@ use bytes::Bytes;
 use quick_cache::sync::Cache;
 use registry_core::{
     digest::{Algorithm, Digest},
+    gc::Purge,
     name::RepoName,
     store::{Answer, BlobReader, Blobs, Commit, Place, Staging, StoreError},
 };
@@ -28,7 +29,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::{
-    data_dir::DataDir,
+    data_dir::{DataDir, place_of},
     disk::{Poison, start_writing, sync_directory, sync_file},
     hash::{Hasher, digest_of},
 };
@@ -51,7 +52,7 @@ struct Shared {
     poison: Poison,
     /// Fan-out directories whose own name is known to be durable.
     durable: Mutex<HashSet<PathBuf>>,
-    open: Cache<Digest, Arc<FileReader>>,
+    open: Cache<(Digest, Place), Arc<FileReader>>,
 }
 
 impl FsBlobs {
@@ -61,41 +62,60 @@ impl FsBlobs {
         Self { shared: Arc::new(Shared { dir, poison, durable: Mutex::default(), open }) }
     }
 
-    /// The blobs that have a file and are not in `known`. Blocks. Empty where another server's
-    /// links may name them.
-    pub(crate) fn unknown(&self, known: &BTreeSet<Digest>) -> Result<Vec<Digest>, StoreError> {
-        let dir = &self.shared.dir;
-        if dir.has_foreign_links() {
-            return Ok(Vec::new());
-        }
-        let list = |path: &Path| {
-            let failed = |error| StoreError::io(format!("list {}", path.display()), error);
-            match fs::read_dir(path) {
-                Ok(entries) => entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-                Err(error) => Err(failed(error)),
-            }
-        };
-        let mut unknown = Vec::new();
+    /// The directory that this keeps blobs in.
+    pub(crate) fn dir(&self) -> &DataDir {
+        &self.shared.dir
+    }
+
+    /// The directories that blobs are spread over. Blocks.
+    pub(crate) fn fan_outs(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut all = Vec::new();
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            for fan_out in list(&dir.blobs().join(algorithm.as_str()))? {
-                for own in list(&fan_out)? {
-                    let hex = own.file_name().unwrap_or_default().to_string_lossy();
-                    let digest: Option<Digest> = format!("{}:{hex}", algorithm.as_str()).parse().ok();
-                    unknown.extend(digest.filter(|digest| !known.contains(digest)));
-                }
+            all.extend(list(&self.shared.dir.blobs().join(algorithm.as_str()))?);
+        }
+        Ok(all)
+    }
+
+    /// The files of blobs in one of the directories, with when each was last renamed or written,
+    /// and its size. Other files are passed over. Blocks.
+    pub(crate) fn files(&self, fan_out: &Path) -> Result<Vec<(Purge, SystemTime, u64)>, StoreError> {
+        let algorithm = fan_out.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+        let mut files = Vec::new();
+        for own in list(fan_out)? {
+            let hex = own.file_name().unwrap_or_default().to_string_lossy();
+            let Ok(digest) = format!("{algorithm}:{hex}").parse::<Digest>() else { continue };
+            for path in list(&own)? {
+                let Some(place) = path.file_name().and_then(|name| place_of(&name.to_string_lossy())) else {
+                    continue;
+                };
+                // Gone meanwhile, if it cannot be looked at.
+                let Ok(file) = fs::symlink_metadata(&path) else { continue };
+                let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(file.ctime()).unwrap_or(0));
+                files.push((Purge { digest, place }, changed, file.len()));
             }
         }
-        Ok(unknown)
+        Ok(files)
+    }
+
+    /// Makes the removal of files durable. Blocks.
+    pub(crate) fn sync_removed(&self, files: &[Purge]) -> Result<(), StoreError> {
+        let fan_outs: BTreeSet<PathBuf> = files
+            .iter()
+            .map(|file| {
+                let [_, fan_out, _] = self.shared.dir.blob_dirs(&file.digest);
+                fan_out
+            })
+            .collect();
+        fan_outs.iter().filter(|dir| dir.exists()).try_for_each(|dir| sync_directory(dir, &self.shared.poison))
     }
 
     /// Writes small objects to their files, durably, names included. Blocks.
-    pub(crate) fn write_all(&self, objects: &[(Digest, Bytes)]) -> Result<(), StoreError> {
+    pub(crate) fn write_all(&self, objects: &[(Digest, Bytes, Place)]) -> Result<(), StoreError> {
         let shared = &self.shared;
         shared.poison.check()?;
         let staged = |digest: &Digest| shared.dir.uploads().join(format!("settle.{}", digest.hex()));
         let mut files = Vec::with_capacity(objects.len());
-        for (digest, bytes) in objects {
+        for (digest, bytes, _) in objects {
             let path = staged(digest);
             let failed = |error| StoreError::io(format!("write {}", path.display()), error);
             let mut file = File::create(&path).map_err(failed)?;
@@ -104,22 +124,22 @@ impl FsBlobs {
             files.push(file);
         }
         // All are on their way to the disk by now, so that the first sync waits for nearly all.
-        for (file, (digest, _)) in files.iter().zip(objects) {
+        for (file, (digest, ..)) in files.iter().zip(objects) {
             sync_file(file, &shared.poison, || format!("sync {digest}"))?;
         }
         drop(files);
         let mut dirs = HashSet::new();
-        for (digest, _) in objects {
-            dirs.extend(shared.put_in_place(&staged(digest), digest)?);
-            shared.open.remove(digest);
+        for (digest, _, place) in objects {
+            dirs.extend(shared.put_in_place(&staged(digest), digest, *place)?);
+            shared.open.remove(&(*digest, *place));
         }
         dirs.iter().try_for_each(|dir| sync_directory(dir, &shared.poison))
     }
 }
 
 impl Shared {
-    /// Renames a synced file to the place of its digest; returns the directories to sync next.
-    fn put_in_place(&self, staged: &Path, digest: &Digest) -> Result<[PathBuf; 2], StoreError> {
+    /// Renames a synced file to a place of its digest; returns the directories to sync next.
+    fn put_in_place(&self, staged: &Path, digest: &Digest, place: Place) -> Result<[PathBuf; 2], StoreError> {
         let [algorithm, fan_out, own] = self.dir.blob_dirs(digest);
         let known = |path: &PathBuf| self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(path);
         let make = |path: &Path| {
@@ -132,7 +152,7 @@ impl Shared {
             self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(fan_out.clone());
         }
         make(&own)?;
-        let target = own.join("data");
+        let target = self.dir.blob_at(digest, place);
         match fs::rename(staged, &target) {
             Ok(()) => {}
             // The blobs may be a mount of their own.
@@ -145,7 +165,7 @@ impl Shared {
     fn copy_in_place(&self, staged: &Path, target: &Path) -> Result<(), StoreError> {
         // The name of the upload in it keeps two copies of one blob apart.
         let name = staged.file_name().unwrap_or_default().to_string_lossy();
-        let temporary = target.with_file_name(format!("data.{name}.tmp"));
+        let temporary = target.with_file_name(format!("new.{name}.tmp"));
         let failed = |error| StoreError::io(format!("copy to {}", target.display()), error);
         let copied = || {
             fs::copy(staged, &temporary).map_err(failed)?;
@@ -194,7 +214,7 @@ impl Writer {
         Ok(())
     }
 
-    fn commit(mut self, digest: Digest) -> Result<Commit, StoreError> {
+    fn commit(mut self, digest: Digest, place: Place) -> Result<Commit, StoreError> {
         self.shared.poison.check()?;
         // The kernel writes the rest while a digest of the other algorithm is taken.
         start_writing(&self.file, self.started, 0);
@@ -217,7 +237,7 @@ impl Writer {
             self.remove();
             return Err(error);
         }
-        let dirs = match self.shared.put_in_place(&self.path, &digest) {
+        let dirs = match self.shared.put_in_place(&self.path, &digest, place) {
             Ok(dirs) => dirs,
             Err(error) => {
                 self.remove();
@@ -225,8 +245,8 @@ impl Writer {
             }
         };
         dirs.iter().try_for_each(|dir| sync_directory(dir, &self.shared.poison))?;
-        self.shared.open.remove(&digest);
-        Ok(Commit::Stored { place: Place::Canonical, size: self.size })
+        self.shared.open.remove(&(digest, place));
+        Ok(Commit::Stored { place, size: self.size })
     }
 
     fn rehash(&mut self, algorithm: Algorithm) -> Result<Digest, StoreError> {
@@ -338,10 +358,10 @@ impl Staging for FsStaging {
         })
     }
 
-    fn commit(&mut self, digest: Digest) -> Answer<'_, Commit> {
+    fn commit(&mut self, digest: Digest, place: Place) -> Answer<'_, Commit> {
         Box::pin(async move {
             let writer = self.settled().await?;
-            join(&mut spawn_blocking(move || writer.commit(digest))).await?
+            join(&mut spawn_blocking(move || writer.commit(digest, place))).await?
         })
     }
 
@@ -353,6 +373,15 @@ impl Staging for FsStaging {
             }
             Ok(())
         })
+    }
+}
+
+fn list(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let failed = |error| StoreError::io(format!("list {}", path.display()), error);
+    match fs::read_dir(path) {
+        Ok(entries) => entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
     }
 }
 
@@ -440,13 +469,13 @@ impl Blobs for FsBlobs {
         }))
     }
 
-    fn open<'a>(&'a self, digest: &'a Digest, _: &'a Place) -> Answer<'a, Option<Arc<dyn BlobReader>>> {
-        if let Some(reader) = self.shared.open.get(digest) {
+    fn open<'a>(&'a self, digest: &'a Digest, place: &'a Place) -> Answer<'a, Option<Arc<dyn BlobReader>>> {
+        if let Some(reader) = self.shared.open.get(&(*digest, *place)) {
             return Box::pin(std::future::ready(Ok(Some(reader as Arc<dyn BlobReader>))));
         }
-        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+        let (shared, digest, place) = (Arc::clone(&self.shared), *digest, *place);
         Box::pin(blocking(move || {
-            let path = shared.dir.blob(&digest);
+            let path = shared.dir.blob_at(&digest, place);
             let failed = |error| StoreError::io(format!("open blob {digest}"), error);
             let file = match File::open(&path) {
                 Ok(file) => file,
@@ -455,20 +484,29 @@ impl Blobs for FsBlobs {
             };
             let size = file.metadata().map_err(failed)?.len();
             let reader = Arc::new(FileReader { file, size });
-            shared.open.insert(digest, Arc::clone(&reader));
+            shared.open.insert((digest, place), Arc::clone(&reader));
             Ok(Some(reader as Arc<dyn BlobReader>))
         }))
     }
 
-    fn remove<'a>(&'a self, digest: &'a Digest, _: &'a Place) -> Answer<'a, ()> {
-        let (shared, digest) = (Arc::clone(&self.shared), *digest);
+    fn remove<'a>(&'a self, digest: &'a Digest, place: &'a Place) -> Answer<'a, ()> {
+        let (shared, digest, place) = (Arc::clone(&self.shared), *digest, *place);
         Box::pin(blocking(move || {
-            shared.open.remove(&digest);
-            let [_, fan_out, own] = shared.dir.blob_dirs(&digest);
-            match fs::remove_dir_all(&own) {
-                Ok(()) => sync_directory(&fan_out, &shared.poison),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-                Err(error) => Err(StoreError::io(format!("remove blob {digest}"), error)),
+            shared.open.remove(&(digest, place));
+            let path = shared.dir.blob_at(&digest, place);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StoreError::io(format!("remove blob {digest}"), error));
+                }
+                _ => {}
+            }
+            let [_, _, own] = shared.dir.blob_dirs(&digest);
+            match fs::remove_dir(&own) {
+                // The digest has other files, or another one removed it.
+                Err(error) if !matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotFound) => {
+                    Err(StoreError::io(format!("remove {}", own.display()), error))
+                }
+                _ => Ok(()),
             }
         }))
     }

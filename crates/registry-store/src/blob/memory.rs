@@ -20,11 +20,11 @@ use crate::hash::digest_of;
 /// Blobs by digest.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryBlobs {
-    blobs: Arc<Mutex<HashMap<Digest, Bytes>>>,
+    blobs: Arc<Mutex<HashMap<(Digest, Place), Bytes>>>,
 }
 
 impl MemoryBlobs {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Bytes>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Digest, Place), Bytes>> {
         self.blobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -50,14 +50,14 @@ impl Staging for MemoryStaging {
         ready(self.bytes.len() as u64)
     }
 
-    fn commit(&mut self, digest: Digest) -> Answer<'_, Commit> {
+    fn commit(&mut self, digest: Digest, place: Place) -> Answer<'_, Commit> {
         let actual = digest_of(digest.algorithm(), &self.bytes);
         if actual != digest {
             return ready(Commit::Mismatch { actual });
         }
         let size = self.bytes.len() as u64;
-        self.store.lock().insert(digest, self.bytes.split().freeze());
-        ready(Commit::Stored { place: Place::Canonical, size })
+        self.store.lock().insert((digest, place), self.bytes.split().freeze());
+        ready(Commit::Stored { place, size })
     }
 
     fn discard(&mut self) -> Answer<'_, ()> {
@@ -95,13 +95,13 @@ impl Blobs for MemoryBlobs {
         ready(None)
     }
 
-    fn open<'a>(&'a self, digest: &'a Digest, _: &'a Place) -> Answer<'a, Option<Arc<dyn BlobReader>>> {
-        let found = self.lock().get(digest).cloned();
+    fn open<'a>(&'a self, digest: &'a Digest, place: &'a Place) -> Answer<'a, Option<Arc<dyn BlobReader>>> {
+        let found = self.lock().get(&(*digest, *place)).cloned();
         ready(found.map(|bytes| Arc::new(MemoryReader(bytes)) as Arc<dyn BlobReader>))
     }
 
-    fn remove<'a>(&'a self, digest: &'a Digest, _: &'a Place) -> Answer<'a, ()> {
-        self.lock().remove(digest);
+    fn remove<'a>(&'a self, digest: &'a Digest, place: &'a Place) -> Answer<'a, ()> {
+        self.lock().remove(&(*digest, *place));
         ready(())
     }
 

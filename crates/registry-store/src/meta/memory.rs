@@ -13,9 +13,10 @@ use registry_core::{
     name::{RepoName, sort_key},
     page::Page,
     reference::{Reference, Tag},
+    retention::{Quota, Rules, Usage},
     store::{
         Answer, BlobEntry, Change, Content, Delivered, Delivery, ManifestEntry, Metadata, NewBlob, NewManifest,
-        OutboxEvent, Refusal, StoreError,
+        OutboxEvent, Place, Refusal, StoreError, TagAction, TagEvent, TagFacts,
     },
 };
 
@@ -33,13 +34,25 @@ struct State {
     last_event: i64,
     /// With its version.
     directory: Option<(u64, Directory)>,
+    rules: Rules,
 }
 
 #[derive(Debug, Default)]
 struct Repository {
     links: BTreeSet<Digest>,
     manifests: BTreeMap<Digest, Held>,
-    tags: BTreeMap<Tag, Digest>,
+    /// Deleted and not forgotten: nothing collects here.
+    hidden: BTreeMap<Digest, Held>,
+    tags: BTreeMap<Tag, Named>,
+    /// Oldest first.
+    events: Vec<TagEvent>,
+}
+
+/// What a tag names.
+#[derive(Clone, Copy, Debug)]
+struct Named {
+    digest: Digest,
+    pushed_at: i64,
 }
 
 #[derive(Debug)]
@@ -48,6 +61,31 @@ struct Held {
     subject: Option<Digest>,
     artifact_type: Option<String>,
     descriptor: String,
+    pulled_at: i64,
+}
+
+impl Repository {
+    fn note(&mut self, tag: &Tag, action: TagAction, digest: Digest) {
+        self.events.push(TagEvent { at: now(), tag: tag.clone(), action, digest, kept: true });
+    }
+
+    fn set_tag(&mut self, tag: &Tag, digest: Digest, action: TagAction) {
+        let old = self.tags.insert(tag.clone(), Named { digest, pushed_at: now() });
+        if old.is_none_or(|old| old.digest != digest) {
+            self.note(tag, action, digest);
+        }
+    }
+
+    fn show(&mut self, digest: &Digest) -> bool {
+        match self.hidden.remove(digest) {
+            Some(held) => self.manifests.insert(*digest, held).is_none(),
+            None => self.manifests.contains_key(digest),
+        }
+    }
+
+    fn last(&self, tag: &Tag) -> Option<&TagEvent> {
+        self.events.iter().rev().find(|event| event.tag == *tag)
+    }
 }
 
 fn ready<'a, T: Send + 'a>(value: Result<T, StoreError>) -> Answer<'a, T> {
@@ -63,7 +101,7 @@ fn page<T>(entries: impl Iterator<Item = T>, limit: usize) -> Page<T> {
 
 impl State {
     fn put_blob(&mut self, new: &NewBlob) {
-        let fresh = || BlobEntry { digest: new.digest, size: new.size, content: new.content.clone() };
+        let fresh = || BlobEntry { digest: new.digest, size: new.size, content: new.content.clone(), used_at: 0 };
         let entry = self.blobs.entry(new.digest).or_insert_with(fresh);
         if let Content::Stored(_) = new.content {
             entry.content = new.content.clone();
@@ -96,18 +134,92 @@ impl State {
         if !unknown.is_empty() {
             return Err(Refusal::ReferencesUnknown(unknown));
         }
-        self.put_blob(&new.blob);
         let (digest, facts) = (new.blob.digest, &new.manifest);
+        let old = |tag: &Tag| Some(self.repositories.get(name)?.tags.get(tag)?.digest);
+        for tag in &new.tags {
+            if old(tag).is_some_and(|old| old != digest) && self.rules.is_immutable(name, tag) {
+                return Err(Refusal::TagImmutable(tag.clone()));
+            }
+        }
+        self.admit(name, &new.blob.digest, new.blob.size)?;
+        self.put_blob(&new.blob);
         let repository = self.repositories.entry(name.clone()).or_default();
+        repository.show(&digest);
         let held = repository.manifests.entry(digest).or_insert_with(|| Held {
             media_type: String::new(),
             subject: facts.subject,
             artifact_type: facts.artifact_type.clone(),
             descriptor: facts.referrer_descriptor(&digest, new.blob.size),
+            pulled_at: 0,
         });
         held.media_type.clone_from(&facts.media_type);
         for tag in &new.tags {
-            repository.tags.insert(tag.clone(), digest);
+            repository.set_tag(tag, digest, TagAction::Set);
+        }
+        Ok(())
+    }
+
+    /// What a quota holds: each blob once.
+    fn used(&self, quota: &Quota) -> BTreeSet<Digest> {
+        let covered = self.repositories.iter().filter(|(name, _)| quota.covers(name)).map(|(_, held)| held);
+        covered
+            .flat_map(|held| held.links.iter().chain(held.manifests.keys()).chain(held.hidden.keys()))
+            .copied()
+            .collect()
+    }
+
+    fn usage(&self, quota: &Quota) -> (Usage, BTreeSet<Digest>) {
+        let held = self.used(quota);
+        let used = held.iter().filter_map(|digest| self.blobs.get(digest)).map(|blob| blob.size).sum();
+        (Usage { quota: quota.clone(), used }, held)
+    }
+
+    fn admit(&self, name: &RepoName, digest: &Digest, size: u64) -> Result<(), Refusal> {
+        for quota in self.rules.quotas.iter().filter(|quota| quota.covers(name)) {
+            let (usage, held) = self.usage(quota);
+            if !held.contains(digest) {
+                usage.admit(0, size)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn undelete(&mut self, name: &RepoName, reference: &Reference) -> Result<(), Refusal> {
+        let nothing = || {
+            Refusal::NothingToUndelete(match reference {
+                Reference::Tag(tag) => format!("{name}:{tag}"),
+                Reference::Digest(digest) => format!("{name}@{digest}"),
+            })
+        };
+        let repository = self.repositories.get_mut(name).ok_or_else(nothing)?;
+        match reference {
+            Reference::Tag(tag) => {
+                if let Some(named) = repository.tags.get(tag) {
+                    return Err(Refusal::TagTaken { tag: tag.clone(), digest: named.digest });
+                }
+                let digest = repository.last(tag).ok_or_else(nothing)?.digest;
+                if !repository.show(&digest) {
+                    return Err(nothing());
+                }
+                repository.set_tag(tag, digest, TagAction::Restored);
+            }
+            Reference::Digest(digest) => {
+                if repository.manifests.contains_key(digest) {
+                    return Ok(());
+                }
+                if !repository.show(digest) {
+                    return Err(nothing());
+                }
+                let tags: BTreeSet<Tag> = repository.events.iter().map(|event| event.tag.clone()).collect();
+                for tag in tags {
+                    let is_last = repository
+                        .last(&tag)
+                        .is_some_and(|last| last.digest == *digest && last.action == TagAction::Deleted);
+                    if is_last && !repository.tags.contains_key(&tag) {
+                        repository.set_tag(&tag, *digest, TagAction::Restored);
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -115,6 +227,7 @@ impl State {
     fn apply(&mut self, change: Change, events: Vec<OutboxEvent>) -> Result<(), Refusal> {
         match change {
             Change::PutBlob(name, blob) => {
+                self.admit(&name, &blob.digest, blob.size)?;
                 self.put_blob(&blob);
                 self.repositories.entry(name).or_default().links.insert(blob.digest);
             }
@@ -122,24 +235,59 @@ impl State {
                 if !self.repositories.get(&from).is_some_and(|from| from.links.contains(&digest)) {
                     return Err(Refusal::BlobUnknown(digest));
                 }
+                let size = self.blobs.get(&digest).map_or(0, |blob| blob.size);
+                self.admit(&to, &digest, size)?;
                 self.repositories.entry(to).or_default().links.insert(digest);
             }
             Change::PutManifest(name, manifest) => self.put_manifest(&name, &manifest)?,
             Change::DeleteTag(name, tag) => {
-                if self.known(&name)?.tags.remove(&tag).is_none() {
+                let immutable = self.rules.is_immutable(&name, &tag);
+                let repository = self.known(&name)?;
+                let Some(named) = repository.tags.get(&tag).copied() else {
                     return Err(Refusal::ManifestUnknown(tag.to_string()));
+                };
+                if immutable {
+                    return Err(Refusal::TagImmutable(tag));
                 }
+                repository.tags.remove(&tag);
+                repository.note(&tag, TagAction::Deleted, named.digest);
             }
             Change::DeleteManifest(name, digest) => {
+                let rules = self.rules.clone();
                 let repository = self.known(&name)?;
-                if repository.manifests.remove(&digest).is_none() {
+                if !repository.manifests.contains_key(&digest) {
                     return Err(Refusal::ManifestUnknown(digest.to_string()));
                 }
-                repository.tags.retain(|_, named| *named != digest);
+                let naming = repository.tags.iter().filter(|(_, named)| named.digest == digest);
+                let tags: Vec<Tag> = naming.map(|(tag, _)| tag.clone()).collect();
+                if let Some(tag) = tags.iter().find(|tag| rules.is_immutable(&name, tag)) {
+                    return Err(Refusal::TagImmutable(tag.clone()));
+                }
+                for tag in tags {
+                    repository.tags.remove(&tag);
+                    repository.note(&tag, TagAction::Deleted, digest);
+                }
+                if let Some(held) = repository.manifests.remove(&digest) {
+                    repository.hidden.insert(digest, held);
+                }
             }
             Change::DeleteBlob(name, digest) => {
                 if !self.known(&name)?.links.remove(&digest) {
                     return Err(Refusal::BlobUnknown(digest));
+                }
+            }
+            Change::Undelete(name, reference) => self.undelete(&name, &reference)?,
+            Change::Promise(name, digest) => {
+                if !self.repositories.get(&name).is_some_and(|repository| repository.links.contains(&digest)) {
+                    return Err(Refusal::BlobUnknown(digest));
+                }
+            }
+            Change::Used(used) => {
+                for (name, digest, _) in used.iter().filter(|(.., pulled)| *pulled) {
+                    let manifests = self.repositories.get_mut(name).map(|repository| &mut repository.manifests);
+                    if let Some(held) = manifests.and_then(|manifests| manifests.get_mut(digest)) {
+                        held.pulled_at = now();
+                    }
                 }
             }
             Change::Nothing => {}
@@ -168,7 +316,9 @@ impl Metadata for MemoryMetadata {
     fn blob<'a>(&'a self, repository: &'a RepoName, digest: &'a Digest) -> Answer<'a, Option<BlobEntry>> {
         let state = self.lock();
         let held = state.repositories.get(repository).is_some_and(|repository| repository.links.contains(digest));
-        ready(Ok(held.then(|| state.blobs.get(digest).cloned()).flatten()))
+        // Nothing is collected here: every promise is as good as new.
+        let entry = || Some(BlobEntry { used_at: now(), ..state.blobs.get(digest)?.clone() });
+        ready(Ok(held.then(entry).flatten()))
     }
 
     fn blob_anywhere<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<BlobEntry>> {
@@ -186,11 +336,12 @@ impl Metadata for MemoryMetadata {
         let entry = || {
             let repository = state.repositories.get(repository)?;
             let digest = match reference {
-                Reference::Tag(tag) => repository.tags.get(tag)?,
+                Reference::Tag(tag) => &repository.tags.get(tag)?.digest,
                 Reference::Digest(digest) => digest,
             };
             let media_type = repository.manifests.get(digest)?.media_type.clone();
-            Some(ManifestEntry { media_type, blob: state.blobs.get(digest)?.clone() })
+            let blob = BlobEntry { used_at: now(), ..state.blobs.get(digest)?.clone() };
+            Some(ManifestEntry { media_type, blob })
         };
         ready(Ok(entry()))
     }
@@ -304,6 +455,51 @@ impl Metadata for MemoryMetadata {
 
     fn check(&self) -> Answer<'_, ()> {
         ready(Ok(()))
+    }
+
+    fn place<'a>(&'a self, _: &'a Digest) -> Answer<'a, Place> {
+        ready(Ok(Place::Canonical))
+    }
+
+    fn govern(&self, rules: Rules) -> Answer<'_, ()> {
+        self.lock().rules = rules;
+        ready(Ok(()))
+    }
+
+    fn usage(&self) -> Answer<'_, Vec<Usage>> {
+        let state = self.lock();
+        ready(Ok(state.rules.quotas.iter().map(|quota| state.usage(quota).0).collect()))
+    }
+
+    fn history<'a>(
+        &'a self,
+        repository: &'a RepoName,
+        tag: Option<&'a Tag>,
+        limit: usize,
+    ) -> Answer<'a, Vec<TagEvent>> {
+        let state = self.lock();
+        let events =
+            state.repositories.get(repository).into_iter().flat_map(|repository| repository.events.iter().rev());
+        ready(Ok(events.filter(|event| tag.is_none_or(|tag| event.tag == *tag)).take(limit).cloned().collect()))
+    }
+
+    fn tag_facts<'a>(
+        &'a self,
+        repository: &'a RepoName,
+        after: Option<&'a Tag>,
+        limit: usize,
+    ) -> Answer<'a, Page<TagFacts>> {
+        let state = self.lock();
+        let tags = state.repositories.get(repository).into_iter().flat_map(|repository| {
+            let facts = |(tag, named): (&Tag, &Named)| TagFacts {
+                tag: tag.clone(),
+                digest: named.digest,
+                pushed_at: named.pushed_at,
+                pulled_at: repository.manifests.get(&named.digest).map_or(0, |held| held.pulled_at),
+            };
+            repository.tags.iter().filter(|(tag, _)| after.is_none_or(|after| *tag > after)).map(facts)
+        });
+        ready(Ok(page(tags, limit)))
     }
 }
 

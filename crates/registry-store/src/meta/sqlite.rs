@@ -18,17 +18,22 @@ use bytes::Bytes;
 use registry_core::{
     digest::Digest,
     directory::{Directories, Directory},
+    gc::{Backlog, Collection, Policy, Purge, Reviewed},
     name::{RepoName, sort_key},
     page::Page,
     reference::{Reference, Tag},
-    store::{Answer, BlobEntry, Change, Delivered, Delivery, ManifestEntry, Metadata, OutboxEvent, StoreError},
+    retention::{Rules, Usage},
+    store::{
+        Answer, BlobEntry, Change, Delivered, Delivery, ManifestEntry, Metadata, OutboxEvent, Place, StoreError,
+        TagEvent, TagFacts,
+    },
 };
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, hooks::Wal, params};
 use tokio::sync::oneshot;
 
 use super::{
-    document, now, private, schema,
-    statements::{self, ApplyError, BLOB, blob_from, digest_from},
+    document, history, now, private, quota, review, schema,
+    statements::{self, ApplyError, BLOB, Context, blob_from, digest_from, place_number},
 };
 use crate::{data_dir::DataDir, disk::Poison};
 
@@ -95,6 +100,7 @@ pub struct SqliteMetadata {
     readers: Vec<Mutex<Connection>>,
     next_reader: AtomicUsize,
     versions: Arc<Versions>,
+    rules: Mutex<Arc<Rules>>,
     poison: Poison,
 }
 
@@ -124,7 +130,8 @@ trait Job: Send {
 
 struct Work<F, T> {
     operation: &'static str,
-    touches: Option<RepoName>,
+    /// The repositories whose answers it alters.
+    touches: Vec<RepoName>,
     work: Option<F>,
     outcome: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
@@ -132,7 +139,7 @@ struct Work<F, T> {
 
 impl<F, T> Job for Work<F, T>
 where
-    F: FnOnce(&Connection) -> Result<T, ApplyError> + Send,
+    F: FnOnce(&Connection, &mut Vec<RepoName>) -> Result<T, ApplyError> + Send,
     T: Send,
 {
     fn is_wanted(&self) -> bool {
@@ -141,7 +148,7 @@ where
 
     fn run(&mut self, db: &Connection) -> bool {
         let work = self.work.take().expect("a job runs once");
-        let outcome = work(db).map_err(|error| match error {
+        let outcome = work(db, &mut self.touches).map_err(|error| match error {
             ApplyError::Refused(refusal) => refusal.into(),
             ApplyError::Sql(error) => sql_error(self.operation, error),
         });
@@ -158,7 +165,7 @@ where
             (Some(Err(own)), Ok(())) => Err(own),
             (Some(Ok(value)), Ok(())) => {
                 // Before the answer leaves, so that whoever saw it never reads an older answer.
-                if let Some(name) = &self.touches {
+                for name in &self.touches {
                     versions.slot(name).fetch_add(1, Ordering::Release);
                 }
                 Ok(value)
@@ -180,7 +187,7 @@ fn sql_error(operation: &str, error: rusqlite::Error) -> StoreError {
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
     let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(48);
+    connection.set_prepared_statement_cache_capacity(96);
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     Ok(connection)
@@ -286,7 +293,8 @@ impl SqliteMetadata {
             .map(|_| Ok(Mutex::new(connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)))
             .collect::<Result<_, rusqlite::Error>>()?;
         let next_reader = AtomicUsize::new(0);
-        Ok(Self { jobs: Some(jobs), committer: Some(committer), readers, next_reader, versions, poison })
+        let rules = Mutex::default();
+        Ok(Self { jobs: Some(jobs), committer: Some(committer), readers, next_reader, versions, rules, poison })
     }
 
     fn reader(&self) -> MutexGuard<'_, Connection> {
@@ -313,6 +321,16 @@ impl SqliteMetadata {
         operation: &'static str,
         touches: Option<RepoName>,
         work: impl FnOnce(&Connection) -> Result<T, ApplyError> + Send + 'static,
+    ) -> Answer<'a, T> {
+        self.write_touching(operation, touches.into_iter().collect(), move |db, _| work(db))
+    }
+
+    /// Writes; `work` adds the repositories whose answers it turns out to alter.
+    fn write_touching<'a, T: Send + 'static>(
+        &'a self,
+        operation: &'static str,
+        touches: Vec<RepoName>,
+        work: impl FnOnce(&Connection, &mut Vec<RepoName>) -> Result<T, ApplyError> + Send + 'static,
     ) -> Answer<'a, T> {
         Box::pin(async move {
             self.poison.check()?;
@@ -352,17 +370,28 @@ impl SqliteMetadata {
         query(&self.reader()).map_err(|error| sql_error("read inline objects", error))
     }
 
-    /// Records that objects are in their files by now.
-    pub(crate) fn settled(&self, digests: Vec<Digest>) -> Answer<'_, ()> {
+    /// Records that objects are in files by now; an object that is not inline any more has no use
+    /// for its file.
+    pub(crate) fn settled(&self, objects: Vec<(Digest, Place)>) -> Answer<'_, ()> {
         self.write("settle objects", None, move |db| {
-            for digest in &digests {
-                let key = digest.to_key();
-                db.prepare_cached("DELETE FROM content WHERE blob = (SELECT id FROM blob WHERE digest = ?1)")?
-                    .execute([&key])?;
-                db.prepare_cached("UPDATE blob SET place = 1 WHERE digest = ?1")?.execute([&key])?;
+            for (digest, place) in &objects {
+                let (key, number) = (digest.to_key(), place_number(*place));
+                let moved = db
+                    .prepare_cached("UPDATE blob SET place = ?2 WHERE digest = ?1 AND place = 0")?
+                    .execute(params![key, number])?;
+                if moved > 0 {
+                    db.prepare_cached("DELETE FROM content WHERE blob = (SELECT id FROM blob WHERE digest = ?1)")?
+                        .execute([&key])?;
+                } else if !review::names(db, &Purge { digest: *digest, place: *place })? {
+                    statements::note_purge(db, &key, number, 0)?;
+                }
             }
             Ok(())
         })
+    }
+
+    fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The tags that name a manifest, in byte order.
@@ -510,17 +539,23 @@ fn page<T>(mut entries: Vec<T>, limit: usize) -> Page<T> {
 impl Metadata for SqliteMetadata {
     fn apply(&self, change: Change, events: Vec<OutboxEvent>) -> Answer<'_, ()> {
         let touches = change.repository().cloned();
-        self.write("commit", touches, move |db| statements::apply(db, &change, &events, now()))
+        let rules = self.rules();
+        self.write("commit", touches, move |db| {
+            statements::apply(Context { db, rules: &rules, now: now() }, &change, &events)
+        })
     }
 
     fn blob<'a>(&'a self, repository: &'a RepoName, digest: &'a Digest) -> Answer<'a, Option<BlobEntry>> {
         self.read("look up blob", |db| {
             db.prepare_cached(&format!(
-                "SELECT {BLOB} FROM blob CROSS JOIN link ON link.blob = blob.id
+                "SELECT {BLOB}, link.used_at FROM blob CROSS JOIN link ON link.blob = blob.id
                  LEFT JOIN content ON content.blob = blob.id
-                 WHERE blob.digest = ?2 AND link.repository = (SELECT id FROM repository WHERE name = ?1)"
+                 WHERE blob.digest = ?2 AND blob.state = 0
+                 AND link.repository = (SELECT id FROM repository WHERE name = ?1)"
             ))?
-            .query_row(params![repository.as_str(), digest.to_key()], |row| blob_from(row, 0))
+            .query_row(params![repository.as_str(), digest.to_key()], |row| {
+                Ok(BlobEntry { used_at: row.get(4)?, ..blob_from(row, 0)? })
+            })
             .optional()
         })
     }
@@ -528,7 +563,8 @@ impl Metadata for SqliteMetadata {
     fn blob_anywhere<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Option<BlobEntry>> {
         self.read("look up blob", |db| {
             db.prepare_cached(&format!(
-                "SELECT {BLOB} FROM blob LEFT JOIN content ON content.blob = blob.id WHERE blob.digest = ?1"
+                "SELECT {BLOB} FROM blob LEFT JOIN content ON content.blob = blob.id
+                 WHERE blob.digest = ?1 AND blob.state = 0"
             ))?
             .query_row([digest.to_key()], |row| blob_from(row, 0))
             .optional()
@@ -539,7 +575,8 @@ impl Metadata for SqliteMetadata {
         self.read("look up blob", |db| {
             let mut statement = db.prepare_cached(
                 "SELECT repository.name FROM blob JOIN link ON link.blob = blob.id
-                 JOIN repository ON repository.id = link.repository WHERE blob.digest = ?1 LIMIT ?2",
+                 JOIN repository ON repository.id = link.repository
+                 WHERE blob.digest = ?1 AND blob.state = 0 LIMIT ?2",
             )?;
             let names = statement.query_map(params![digest.to_key(), limit], |row| row.get::<_, String>(0))?;
             names.filter_map(|name| name.map(|name| name.parse().ok()).transpose()).collect()
@@ -547,25 +584,29 @@ impl Metadata for SqliteMetadata {
     }
 
     fn manifest<'a>(&'a self, repository: &'a RepoName, reference: &'a Reference) -> Answer<'a, Option<ManifestEntry>> {
-        let entry = |row: &Row<'_>| Ok(ManifestEntry { media_type: row.get(0)?, blob: blob_from(row, 1)? });
+        let entry = |row: &Row<'_>| {
+            let blob = BlobEntry { used_at: row.get(5)?, ..blob_from(row, 1)? };
+            Ok(ManifestEntry { media_type: row.get(0)?, blob })
+        };
         self.read("look up manifest", |db| match reference {
             Reference::Tag(tag) => db
                 .prepare_cached(&format!(
-                    "SELECT manifest.media_type, {BLOB} FROM repository
+                    "SELECT manifest.media_type, {BLOB}, manifest.used_at FROM repository
                      CROSS JOIN tag ON tag.repository = repository.id AND tag.name = ?2
                      CROSS JOIN manifest ON manifest.id = tag.manifest
                      CROSS JOIN blob ON blob.id = manifest.blob
                      LEFT JOIN content ON content.blob = blob.id
-                     WHERE repository.name = ?1"
+                     WHERE repository.name = ?1 AND blob.state = 0"
                 ))?
                 .query_row(params![repository.as_str(), tag.as_str()], entry)
                 .optional(),
             Reference::Digest(digest) => db
                 .prepare_cached(&format!(
-                    "SELECT manifest.media_type, {BLOB} FROM blob
+                    "SELECT manifest.media_type, {BLOB}, manifest.used_at FROM blob
                      CROSS JOIN manifest ON manifest.blob = blob.id
                      LEFT JOIN content ON content.blob = blob.id
-                     WHERE blob.digest = ?2 AND manifest.repository = (SELECT id FROM repository WHERE name = ?1)"
+                     WHERE blob.digest = ?2 AND blob.state = 0 AND manifest.deleted_at IS NULL
+                     AND manifest.repository = (SELECT id FROM repository WHERE name = ?1)"
                 ))?
                 .query_row(params![repository.as_str(), digest.to_key()], entry)
                 .optional(),
@@ -621,7 +662,7 @@ impl Metadata for SqliteMetadata {
             let mut statement = db.prepare_cached(
                 "SELECT digest, descriptor FROM referrer
                  WHERE repository = (SELECT id FROM repository WHERE name = ?1) AND subject = ?2 AND digest > ?3
-                 AND (?4 IS NULL OR artifact_type = ?4) ORDER BY digest LIMIT ?5",
+                 AND hidden = 0 AND (?4 IS NULL OR artifact_type = ?4) ORDER BY digest LIMIT ?5",
             )?;
             let after = after.map(Digest::to_key).unwrap_or_default();
             let mut rows = statement.query(params![
@@ -717,6 +758,104 @@ impl Metadata for SqliteMetadata {
         self.read("read metadata", |db| {
             db.query_row("SELECT count(*) FROM (SELECT 1 FROM repository LIMIT 1)", [], |_| Ok(()))
         })
+    }
+
+    fn place<'a>(&'a self, digest: &'a Digest) -> Answer<'a, Place> {
+        self.read("choose a place", |db| statements::place_for(db, digest))
+    }
+
+    fn govern(&self, rules: Rules) -> Answer<'_, ()> {
+        let rules = Arc::new(rules);
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&rules);
+        self.write("count what the quotas hold", None, move |db| Ok(quota::follow(db, &rules)?))
+    }
+
+    fn usage(&self) -> Answer<'_, Vec<Usage>> {
+        let rules = self.rules();
+        self.read("read the quotas", |db| quota::usage(db, &rules))
+    }
+
+    fn history<'a>(
+        &'a self,
+        repository: &'a RepoName,
+        tag: Option<&'a Tag>,
+        limit: usize,
+    ) -> Answer<'a, Vec<TagEvent>> {
+        self.read("read the history", |db| history::list(db, repository, tag, limit))
+    }
+
+    fn tag_facts<'a>(
+        &'a self,
+        repository: &'a RepoName,
+        after: Option<&'a Tag>,
+        limit: usize,
+    ) -> Answer<'a, Page<TagFacts>> {
+        self.read("list tags", |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT tag.name, blob.digest, tag.updated_at, manifest.pulled_at FROM tag
+                 JOIN manifest ON manifest.id = tag.manifest JOIN blob ON blob.id = manifest.blob
+                 WHERE tag.repository = (SELECT id FROM repository WHERE name = ?1) AND tag.name > ?2
+                 ORDER BY tag.name LIMIT ?3",
+            )?;
+            let after = after.map_or("", Tag::as_str);
+            let mut rows = statement.query(params![repository.as_str(), after, one_more(limit)])?;
+            let mut tags = Vec::new();
+            while let Some(row) = rows.next()? {
+                let Ok(tag) = row.get_ref(0)?.as_str()?.parse() else { continue };
+                tags.push(TagFacts {
+                    tag,
+                    digest: digest_from(row, 1)?,
+                    pushed_at: row.get(2)?,
+                    pulled_at: row.get(3)?,
+                });
+            }
+            Ok(page(tags, limit))
+        })
+    }
+}
+
+impl Collection for SqliteMetadata {
+    fn review(&self, now: i64, policy: Policy, limit: usize) -> Answer<'_, Reviewed> {
+        let rules = self.rules();
+        self.write_touching("review", Vec::new(), move |db, touched| {
+            Ok(review::review(Context { db, rules: &rules, now }, &policy, limit, touched)?)
+        })
+    }
+
+    fn retire(&self, now: i64, policy: Policy, limit: usize) -> Answer<'_, usize> {
+        let rules = self.rules();
+        self.write("retire blobs", None, move |db| {
+            Ok(review::retire(Context { db, rules: &rules, now }, &policy, limit)?)
+        })
+    }
+
+    fn purges(&self, limit: usize) -> Answer<'_, Vec<Purge>> {
+        self.read("list files to remove", |db| review::purges(db, limit, now()))
+    }
+
+    fn names<'a>(&'a self, file: &'a Purge) -> Answer<'a, bool> {
+        self.read("look up file", |db| review::names(db, file))
+    }
+
+    fn purged(&self, now: i64, files: Vec<Purge>) -> Answer<'_, ()> {
+        self.write("forget removed files", None, move |db| Ok(review::purged(db, &files, now)?))
+    }
+
+    fn review_all(&self) -> Answer<'_, u64> {
+        self.write("review everything", None, move |db| Ok(review::review_all(db)?))
+    }
+
+    fn backlog(&self, now: i64) -> Answer<'_, Backlog> {
+        self.read("count what waits", |db| review::backlog(db, now))
+    }
+
+    fn state<'a>(&'a self, name: &'a str) -> Answer<'a, Option<String>> {
+        self.read("read the state", |db| review::state(db, name))
+    }
+
+    fn set_state<'a>(&'a self, name: &'a str, value: Option<String>) -> Answer<'a, ()> {
+        let name = name.to_owned();
+        self.write("keep the state", None, move |db| Ok(review::set_state(db, &name, value.as_deref())?))
     }
 }
 

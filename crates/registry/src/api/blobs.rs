@@ -153,7 +153,7 @@ pub(crate) async fn mend(call: &Call<'_>, name: &RepoName, blob: NewBlob) -> Res
     write_file(call, name, blob.digest, bytes.clone()).await
 }
 
-/// Writes bytes at hand to the file of their digest, durably.
+/// Writes bytes at hand to the file of their digest, which is claimed, durably.
 pub(crate) async fn write_file(
     call: &Call<'_>,
     name: &RepoName,
@@ -163,7 +163,7 @@ pub(crate) async fn write_file(
     let id = UploadId::from_random(random());
     let mut staging = call.app.blobs.stage(name, id.as_str(), digest.algorithm()).await?;
     staging.append(bytes).await?;
-    match staging.commit(digest).await? {
+    match staging.commit(digest, call.app.metadata.place(&digest).await?).await? {
         Commit::Stored { place, size } => Ok(NewBlob { digest, size, content: Content::Stored(place) }),
         Commit::Mismatch { .. } => {
             Err(Failure::from(Code::Unknown).message("the content changed on its way to the disk"))

@@ -161,6 +161,7 @@ pub(crate) async fn put(call: &Call<'_>, name: &RepoName, reference: &Reference,
     let subject = manifest.subject;
     let events = put_events(call, name, &digest, bytes.len() as u64, &manifest, &tags);
     let rings = !events.is_empty();
+    let _claim = call.app.claims.share([&digest]).await;
     let blob = store_bytes(call, name, digest, bytes).await?;
     let index_policy = call.app.index_policy.clone();
     let new = Box::new(NewManifest { blob, manifest, tags, index_policy });

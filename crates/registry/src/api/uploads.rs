@@ -217,7 +217,8 @@ async fn receive(call: &Call<'_>, held: &mut Held, range: Option<Slice>, body: &
 /// Makes an upload a blob of its repository.
 async fn commit(call: &Call<'_>, held: &mut Held, digest: Digest) -> Reply {
     let name = &held.session.repository;
-    let blob = match held.received.finish(digest).await? {
+    let _claim = call.app.claims.share([&digest]).await;
+    let blob = match held.received.finish(&*call.app.metadata, digest).await? {
         End::Whole(blob) => blob,
         End::Mismatch(actual) => {
             return Err(Failure::from(Code::DigestInvalid)
