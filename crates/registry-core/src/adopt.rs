@@ -35,6 +35,16 @@ pub enum Found {
     Unreadable(String),
 }
 
+impl Found {
+    /// What was read.
+    pub fn content(&self) -> Option<&[u8]> {
+        match self {
+            Self::Content(content) => Some(content),
+            Self::Absent | Self::Known | Self::Unreadable(_) => None,
+        }
+    }
+}
+
 /// The place of a link, with its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkFile {
@@ -363,6 +373,121 @@ pub fn schema_1(bytes: &[u8]) -> Option<Manifest> {
         artifact_type: None,
         annotations: BTreeMap::new(),
     })
+}
+
+/// Whom a data directory belongs to. Kept under the name [`STATE`]; there is none where nothing was
+/// ever adopted or released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Another server, whose link files our rows follow.
+    Following,
+    /// This one; link files are what they were when it took over.
+    Own,
+    /// Another server again: this one has written its rows into link files.
+    Released,
+}
+
+/// The name that a [`State`] is kept under.
+pub const STATE: &str = "adoption";
+
+impl State {
+    /// The stored form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Following => "following",
+            Self::Own => "own",
+            Self::Released => "released",
+        }
+    }
+
+    /// The state whose [`as_str`](Self::as_str) is `text`.
+    pub fn from_text(text: &str) -> Option<Self> {
+        [Self::Following, Self::Own, Self::Released].into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+/// What somebody wants to do with a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Take over what another server has.
+    Adopt,
+    /// Serve it.
+    Serve,
+    /// Give it to another server.
+    Release,
+    /// Work on its rows and files without a server, as a collection does.
+    Work,
+}
+
+/// What is known of a data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whose it is.
+    pub state: Option<State>,
+    /// Whether our rows know a repository.
+    pub rows: bool,
+    /// Whether another server's links are there.
+    pub links: bool,
+}
+
+/// What happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing has to be done before.
+    Go,
+    /// The same, but the links of another server are not served.
+    GoWithout,
+    /// The rows take over what the tree has, and the directory is in this state then.
+    Adopt(Mode, State),
+    /// It is done already.
+    Done,
+    /// It would lose or mix up something.
+    Refuse(Denial),
+}
+
+/// Why a wish is refused. Texts say what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Denial {
+    /// There is nothing to adopt.
+    #[error(
+        "there is no other registry's data: no docker/registry/v2/repositories; name the rootdirectory of its storage"
+    )]
+    NoLinks,
+    /// It was adopted before.
+    #[error(
+        "it is this registry's own since it was served, and its link files are out of date: \
+         to give it to the old registry, run `registry release` first"
+    )]
+    Own,
+    /// It was released.
+    #[error("it was released to another registry: run `registry adopt` to take it back")]
+    Released,
+    /// The other server may still be writing to it.
+    #[error("it still is the other registry's, and followed: `registry serve` takes it over")]
+    Following,
+    /// There are links that were never adopted.
+    #[error("it also holds another registry's repositories, which would be lost: run `registry adopt` first")]
+    NotAdopted,
+}
+
+/// Decides what a wish takes.
+pub fn next(wish: Wish, standing: Standing) -> Next {
+    use State::{Following, Own, Released};
+    match (wish, standing.state) {
+        (Wish::Adopt, Some(Own)) => Next::Refuse(Denial::Own),
+        (Wish::Adopt, _) if !standing.links => Next::Refuse(Denial::NoLinks),
+        (Wish::Adopt, None) if standing.rows => Next::Adopt(Mode::Merge, Own),
+        (Wish::Adopt, _) => Next::Adopt(Mode::Mirror, Following),
+        (Wish::Serve, Some(Following)) => Next::Adopt(Mode::Mirror, Own),
+        (Wish::Serve, None) if standing.links && standing.rows => Next::GoWithout,
+        (Wish::Serve, None) if standing.links => Next::Adopt(Mode::Mirror, Own),
+        (Wish::Serve | Wish::Work, Some(Released)) => Next::Refuse(Denial::Released),
+        (Wish::Serve, _) | (Wish::Work, None | Some(Own)) => Next::Go,
+        (Wish::Work | Wish::Release, Some(Following)) => Next::Refuse(Denial::Following),
+        (Wish::Release, Some(Released)) => Next::Done,
+        (Wish::Release, None) if standing.links => Next::Refuse(Denial::NotAdopted),
+        (Wish::Release, None | Some(Own)) => Next::Go,
+    }
 }
 
 #[cfg(test)]

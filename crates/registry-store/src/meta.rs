@@ -1,5 +1,6 @@
 //! Where rows live: SQLite in the data directory, or memory.
 
+pub(crate) mod adoption;
 pub(crate) mod document;
 mod history;
 pub mod memory;
@@ -13,7 +14,7 @@ pub(crate) mod statements;
 pub(crate) use statements::digest_from;
 
 /// Seconds since 1970, as rows say when they were written.
-fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

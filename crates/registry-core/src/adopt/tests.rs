@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Finding, Found, LinkFile, Mode, Rows, TagFile, Tree, incomplete, schema_1, survey, tags};
+use super::{
+    Finding, Found, LinkFile, Mode, Next, Rows, Standing, State, TagFile, Tree, Wish, incomplete, next, schema_1,
+    survey, tags,
+};
 use crate::{
     digest::Digest,
     manifest::{Link, Role},
@@ -243,4 +246,27 @@ fn schema_1_is_read() {
 fn expand_all(text: &str) -> String {
     let letters: BTreeMap<&str, String> = ["a", "b"].map(|letter| (letter, digest(letter).to_string())).into();
     letters.iter().fold(text.to_owned(), |text, (letter, full)| text.replace(&format!("${letter}"), full))
+}
+
+#[test]
+fn whose_a_directory_is() {
+    let check = |state: &str, have: &str, want: [&str; 4]| {
+        let standing =
+            Standing { state: State::from_text(state), rows: have.contains("rows"), links: have.contains("links") };
+        assert_eq!(standing.state.is_some(), !state.is_empty(), "{state} is a state");
+        let seen = [Wish::Adopt, Wish::Serve, Wish::Release, Wish::Work].map(|wish| match next(wish, standing) {
+            Next::Adopt(mode, state) => format!("{mode:?} {}", state.as_str()),
+            Next::Refuse(denial) => format!("no: {denial:?}"),
+            other => format!("{other:?}"),
+        });
+        assert_eq!(seen, want, "{state} {have}");
+    };
+    //                         adopt                serve               release           work
+    check("", "", ["no: NoLinks", "Go", "Go", "Go"]);
+    check("", "rows", ["no: NoLinks", "Go", "Go", "Go"]);
+    check("", "links", ["Mirror following", "Mirror own", "no: NotAdopted", "Go"]);
+    check("", "rows links", ["Merge own", "GoWithout", "no: NotAdopted", "Go"]);
+    check("following", "rows links", ["Mirror following", "Mirror own", "no: Following", "no: Following"]);
+    check("own", "rows links", ["no: Own", "Go", "Go", "Go"]);
+    check("released", "rows links", ["Mirror following", "no: Released", "Done", "no: Released"]);
 }
