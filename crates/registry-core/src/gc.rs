@@ -102,8 +102,8 @@ pub fn review_manifest(facts: &ManifestFacts, policy: &Policy, now: i64) -> Verd
     }
     let idle_since = facts.untagged_at.max(facts.used_at);
     match (facts.subject, policy.untagged) {
-        // What is about a manifest that is not there serves nobody.
-        (Some(_), _) => until(idle_since.saturating_add(policy.grace), now),
+        // What is about a manifest that is not there serves nobody, unless that one is on its way.
+        (Some(_), _) => until(idle_since.saturating_add(policy.grace.max(policy.lease)), now),
         (None, Some(untagged)) => until(idle_since.saturating_add(untagged), now),
         (None, None) => Verdict::Keep,
     }

@@ -152,6 +152,15 @@ pub async fn sweep(
     Ok(swept)
 }
 
+/// How many reviews come due within so many seconds after `now`. After a round that waits only for
+/// promises these are what stays because of them.
+pub fn due_within(metadata: &SqliteMetadata, now: i64, seconds: i64) -> Result<u64, StoreError> {
+    metadata.query(|db| {
+        db.prepare_cached("SELECT count(*) FROM review WHERE due_at > ?1 AND due_at <= ?2")?
+            .query_row([now, now.saturating_add(seconds)], |row| row.get(0))
+    })
+}
+
 /// Reads everything that a collection looks at.
 pub fn facts(metadata: &SqliteMetadata) -> Result<Facts, StoreError> {
     metadata.query(|db| {

@@ -17,7 +17,7 @@ use self::{
 };
 
 pub(crate) mod commands;
-mod messenger;
+pub(crate) mod messenger;
 pub(crate) mod password;
 mod place;
 mod show;

@@ -174,7 +174,8 @@ fn entry(order: &Order, sender: &Sender, directory: &Directory, answer: &Result<
     }
 }
 
-fn name_of(actor: Actor, directory: &Directory) -> String {
+/// What the audit log calls somebody.
+pub(crate) fn name_of(actor: Actor, directory: &Directory) -> String {
     match actor {
         Actor::Local => "local".to_owned(),
         Actor::Account(id, _) => {

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     admin::Admin, answers::Answers, audit::Audit, config::Config, health::Health, metrics::Metrics, notify::Notifier,
-    permit::Turns, sessions::Sessions,
+    operations::Operations, permit::Turns, sessions::Sessions,
 };
 
 /// The parts of a running server.
@@ -36,6 +36,8 @@ pub(crate) struct App {
     pub(crate) audit: Audit,
     /// Carries out orders to access control, where this registry has its own.
     pub(crate) admin: Option<Arc<Admin>>,
+    /// Carries out orders about what is stored.
+    pub(crate) operations: Arc<Operations>,
     /// Who may check a password now.
     pub(crate) turns: Turns,
     /// The configuration that it was started with.

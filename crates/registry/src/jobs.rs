@@ -28,7 +28,7 @@ const DEAD_LETTERS: usize = 100_000;
 const TRIM_EVERY: Duration = Duration::from_secs(60);
 
 /// Waits, or learns that it is over.
-async fn pause(shutdown: &Shutdown, length: Duration) -> bool {
+pub(crate) async fn pause(shutdown: &Shutdown, length: Duration) -> bool {
     tokio::select! {
         () = sleep(length) => true,
         () = shutdown.requested() => false,

@@ -1,6 +1,6 @@
 //! Owns the counters and the page that shows them. HTTP metrics have distribution's names.
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use http::{Method, StatusCode};
 use prometheus_client::{
@@ -37,6 +37,72 @@ pub(crate) struct Metrics {
     in_flight: Gauge,
     /// Pull events that found no room.
     pub(crate) events_dropped: Counter,
+    /// What the collection does.
+    pub(crate) collection: Collection,
+}
+
+/// What the collection of this process did so far, and what waits for it. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Collection {
+    /// Objects looked at.
+    pub(crate) reviews: Counter,
+    /// Manifests removed.
+    pub(crate) manifests: Counter,
+    /// Links of repositories to blobs removed.
+    pub(crate) links: Counter,
+    /// Blobs condemned.
+    pub(crate) condemned: Counter,
+    /// Blobs removed, whose files are noted.
+    pub(crate) retired: Counter,
+    /// Files removed.
+    pub(crate) purged: Counter,
+    /// Their bytes, as far as they are known.
+    pub(crate) purged_bytes: Counter,
+    /// Files removed that nothing named.
+    pub(crate) swept: Counter,
+    /// Their bytes.
+    pub(crate) swept_bytes: Counter,
+    /// Rounds ended.
+    pub(crate) rounds: Counter,
+    /// Rounds and files that failed.
+    pub(crate) errors: Counter,
+    /// Reviews that are due.
+    pub(crate) due: Gauge,
+    /// Blobs in quarantine.
+    pub(crate) quarantined: Gauge,
+    /// Bytes in quarantine.
+    pub(crate) quarantined_bytes: Gauge,
+    /// Files to be removed.
+    pub(crate) files: Gauge,
+    /// When the last round ended, in seconds since 1970.
+    pub(crate) last_round: Gauge,
+    /// How long it took, in seconds.
+    pub(crate) last_round_duration: Gauge<f64, AtomicU64>,
+}
+
+impl Collection {
+    fn register(&self, registry: &mut Registry) {
+        let gc = registry.sub_registry_with_prefix("gc");
+        gc.register("reviews", "Objects looked at by the collection", self.reviews.clone());
+        gc.register("manifests", "Manifests removed by the collection", self.manifests.clone());
+        gc.register("links", "Links to blobs removed by the collection", self.links.clone());
+        gc.register("condemned_blobs", "Blobs found to be needed by nobody", self.condemned.clone());
+        gc.register("retired_blobs", "Blobs removed after their quarantine", self.retired.clone());
+        gc.register("purged_files", "Files of blobs removed", self.purged.clone());
+        gc.register_with_unit("purged", "Bytes of the files removed", Unit::Bytes, self.purged_bytes.clone());
+        gc.register("swept_files", "Files removed that nothing named", self.swept.clone());
+        gc.register_with_unit("swept", "Bytes of the files that nothing named", Unit::Bytes, self.swept_bytes.clone());
+        gc.register("rounds", "Rounds of the collection", self.rounds.clone());
+        gc.register("errors", "Rounds and files that failed", self.errors.clone());
+        gc.register("due_reviews", "Objects that wait to be looked at", self.due.clone());
+        gc.register("quarantined_blobs", "Blobs in quarantine", self.quarantined.clone());
+        gc.register_with_unit("quarantined", "Bytes in quarantine", Unit::Bytes, self.quarantined_bytes.clone());
+        gc.register("waiting_files", "Files that wait to be removed", self.files.clone());
+        let help = "When the last round ended, since 1970";
+        gc.register_with_unit("last_round_timestamp", help, Unit::Seconds, self.last_round.clone());
+        let help = "How long the last round took";
+        gc.register_with_unit("last_round_duration", help, Unit::Seconds, self.last_round_duration.clone());
+    }
 }
 
 /// A request that is being answered.
@@ -86,7 +152,9 @@ impl Metrics {
             "Pull events that found no room",
             events_dropped.clone(),
         );
-        Self { registry, requests, duration, deliveries, in_flight, events_dropped }
+        let collection = Collection::default();
+        collection.register(&mut registry);
+        Self { registry, requests, duration, deliveries, in_flight, events_dropped, collection }
     }
 
     /// Counts a request as being answered, until the value is dropped, as it is when a client

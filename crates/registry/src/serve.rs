@@ -40,12 +40,16 @@ use tokio::{
 };
 
 use crate::{
-    admin::{Admin, socket::AdminSocket},
+    admin::{
+        Admin,
+        socket::{AdminSocket, Desk},
+    },
     answers::Answers,
     api::route,
     app::{App, random},
     audit::Audit,
     cli::ConfigPath,
+    collector::{Collector, Files},
     config::{
         self, Config,
         settings::{Auth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, RoadsteadAuth},
@@ -57,6 +61,7 @@ use crate::{
     load,
     metrics::Metrics,
     notify::Notifier,
+    operations::Operations,
     outbound::Outbound,
     permit::Turns,
     server,
@@ -86,7 +91,6 @@ struct Accounts {
     live: Arc<LiveDirectory>,
     log: Arc<AuditLog>,
     admin: Arc<Admin>,
-    socket: AdminSocket,
 }
 
 impl Accounts {
@@ -96,7 +100,7 @@ impl Accounts {
         let log = AuditLog::open(AuditOptions::new(dir.audit())).context("open the audit log")?;
         let log = Arc::new(log);
         let admin = Admin::new(Arc::clone(&live), Arc::clone(&log));
-        Ok(Self { live, log, admin, socket: AdminSocket::bind(&dir.admin_socket())? })
+        Ok(Self { live, log, admin })
     }
 }
 
@@ -153,6 +157,20 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         (Some(live), Driver::Filesystem { root }) => Some(Accounts::open(live, Path::new(root))?),
         _ => None,
     };
+    let (claims, metrics) = (Claims::default(), Metrics::new());
+    let collector = stores.files.as_ref().map(|(metadata, blobs)| {
+        let files = Files { metadata: Arc::clone(metadata), blobs: blobs.clone(), claims: claims.clone() };
+        Arc::new(Collector::new(files, config.gc, metrics.collection.clone()))
+    });
+    let operations = Arc::new(Operations {
+        collector: collector.clone(),
+        live: accounts.as_ref().map(|accounts| Arc::clone(&accounts.live)),
+        audit: accounts.as_ref().map(|accounts| Arc::clone(&accounts.log)),
+    });
+    let socket = match &config.storage.driver {
+        Driver::Filesystem { root } => Some(AdminSocket::bind(&DataDir::peek(Path::new(root)).admin_socket())?),
+        Driver::Memory => None,
+    };
     let bound = hinted(listen::bind(&endpoint(&config.http.listen)))?;
     let debug = match &config.http.debug {
         Some(debug) => {
@@ -174,16 +192,17 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         receiving: Semaphore::new(config.limits.uploads as usize),
         metadata: Arc::clone(&stores.metadata),
         blobs: Arc::clone(&stores.blobs),
-        claims: Claims::default(),
+        claims,
         scheme: scheme.map(Arc::new),
         admin: accounts.as_ref().map(|accounts| Arc::clone(&accounts.admin)),
+        operations: Arc::clone(&operations),
         audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
         turns: Turns::new(),
         headers,
         sessions: Sessions::new(),
         answers: Answers::new(),
         health: Arc::default(),
-        metrics: Metrics::new(),
+        metrics,
         outbox: Arc::new(Notify::new()),
         listing: Semaphore::new(LISTING),
         recording: Arc::new(Semaphore::new(RECORDING)),
@@ -195,9 +214,16 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     let stop = Shutdown::new();
     let mut tasks = JoinSet::new();
     start_tasks(&app, &stores, &mut tasks, &stop);
-    if let Some(Accounts { live, admin, socket, .. }) = accounts {
+    if let Some(collector) = &collector {
+        collector.begin().await.context("take up the collection")?;
+        let app = Arc::clone(&app);
+        tasks.spawn(Arc::clone(collector).run(move || app.is_read_only(), stop.clone()));
+    }
+    if let Some(socket) = socket {
+        tasks.spawn(socket.serve(Desk { admin: app.admin.clone(), operations }, stop.clone()));
+    }
+    if let Some(Accounts { live, .. }) = accounts {
         tasks.spawn(signing::keep_keys(live, stop.clone()));
-        tasks.spawn(socket.serve(admin, stop.clone()));
     }
     if let Some(tls) = &tls {
         tasks.spawn(Arc::clone(tls).keep_fresh(stop.clone()));
@@ -227,6 +253,9 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         && tokio::time::timeout(AUDIT_ENDS_WITHIN, log.close()).await.is_err()
     {
         tracing::warn!("the last lines of the audit log are not written: the disk takes too long");
+    }
+    if let Some(collector) = collector {
+        collector.end().await;
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)

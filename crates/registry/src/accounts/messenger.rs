@@ -16,6 +16,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
+use serde::Serialize;
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -28,11 +29,7 @@ use super::{
     commands::To,
     password::{self, Terminal},
 };
-use crate::{
-    admin::{order::Order, socket},
-    api::admin::PATH,
-    outbound::without_password,
-};
+use crate::{admin::socket, api::admin::PATH, outbound::without_password};
 
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -113,7 +110,7 @@ impl Messenger {
     }
 
     /// Sends an order and returns the answer to it.
-    pub(crate) async fn send(&self, order: &Order) -> Result<Value> {
+    pub(crate) async fn send(&self, order: &impl Serialize) -> Result<Value> {
         let authority = &self.authority;
         let (status, bytes) = self.exchange(serde_json::to_vec(order).context("write the order")?).await?;
         let answer: Option<Value> = serde_json::from_slice(&bytes).ok();

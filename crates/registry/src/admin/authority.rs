@@ -56,6 +56,7 @@ impl Authority {
 }
 
 const ASK: &str = "ask an administrator";
+const EVERYWHERE: &str = "only who has `admin` on `**` may give this order";
 
 fn denied(what: impl Into<String>) -> OrderError {
     OrderError::new(error::Kind::Denied, what, ASK)
@@ -65,22 +66,48 @@ fn ends_own_tokens(order: &Order, account: &Account) -> bool {
     matches!(order, Order::UserRevokeTokens { name } if account.name.as_str() == name)
 }
 
-/// Says how far an order of `actor` reaches, or that they may not give it.
-pub(crate) fn authorize(order: &Order, actor: Actor, directory: &Directory) -> Result<Authority, OrderError> {
+/// Says whether `actor` may give orders about all that is stored; `changes` says whether this one
+/// changes anything.
+pub(crate) fn authorize_everywhere(changes: bool, actor: Actor, directory: &Directory) -> Result<(), OrderError> {
     let Actor::Account(id, proof) = actor else {
-        return Ok(Authority::All);
+        return Ok(());
     };
-    let Some(account) = directory.account(id).filter(|account| !account.disabled) else {
-        return Err(denied("this account may give no orders"));
-    };
-    // Docker keeps such a token in a file: else one that leaked would make its thief's own accounts,
-    // and outlive its end and its revocation. Robots have nothing but secrets.
-    if account.kind == Kind::User && proof == Proof::Secret && order.changes() && !ends_own_tokens(order, account) {
+    let account = proved(id, directory)?;
+    if changes {
+        refuse_tokens(account, proof)?;
+    }
+    if Policy::new(directory).may_administer(Some(id), &RepoGlob::everything()) {
+        return Ok(());
+    }
+    Err(denied(EVERYWHERE))
+}
+
+fn proved(id: AccountId, directory: &Directory) -> Result<&Account, OrderError> {
+    let account = directory.account(id).filter(|account| !account.disabled);
+    account.ok_or_else(|| denied("this account may give no orders"))
+}
+
+// Docker keeps such a token in a file: else one that leaked would make its thief's own accounts,
+// and outlive its end and its revocation. Robots have nothing but secrets.
+fn refuse_tokens(account: &Account, proof: Proof) -> Result<(), OrderError> {
+    if account.kind == Kind::User && proof == Proof::Secret {
         return Err(OrderError::new(
             error::Kind::Denied,
             "a token of a user changes nothing here",
             "log in with the password, or let a robot with the right to `admin` do it",
         ));
+    }
+    Ok(())
+}
+
+/// Says how far an order of `actor` reaches, or that they may not give it.
+pub(crate) fn authorize(order: &Order, actor: Actor, directory: &Directory) -> Result<Authority, OrderError> {
+    let Actor::Account(id, proof) = actor else {
+        return Ok(Authority::All);
+    };
+    let account = proved(id, directory)?;
+    if order.changes() && !ends_own_tokens(order, account) {
+        refuse_tokens(account, proof)?;
     }
     let policy = Policy::new(directory);
     if policy.may_administer(Some(id), &RepoGlob::everything()) {
@@ -114,7 +141,7 @@ pub(crate) fn authorize(order: &Order, actor: Actor, directory: &Directory) -> R
             let somewhere = directory.rules().any(|rule| policy.may_administer(Some(id), &rule.repositories));
             within(somewhere, "rules are shown to who has `admin` on their repositories".to_owned())?;
         }
-        _ => return Err(denied("only who has `admin` on `**` may give this order")),
+        _ => return Err(denied(EVERYWHERE)),
     }
     Ok(Authority::Within(policy, id))
 }

@@ -37,15 +37,20 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Admin, Sender, authority::Actor};
+use super::{
+    Admin, Sender,
+    authority::Actor,
+    error::{Kind, OrderError},
+};
 use crate::{
     api::{
-        admin::{PATH, answer, read},
+        admin::{Instruction, PATH, answer, read},
         inbound::Inbound,
     },
     app::now,
     body::Body,
     failure::{Chain, Failure},
+    operations::Operations,
 };
 
 /// Connections at a time; more wait.
@@ -60,6 +65,15 @@ const CONNECTION: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(5);
 /// The longest path that fits the address of a socket. Source: unix(7).
 const MAX_PATH: usize = 107;
+
+/// Who carries out what comes over the socket.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    /// Orders to access control, where there are accounts.
+    pub(crate) admin: Option<Arc<Admin>>,
+    /// Orders about what is stored.
+    pub(crate) operations: Arc<Operations>,
+}
 
 /// A socket that takes orders; it goes when this is dropped.
 #[derive(Debug)]
@@ -140,7 +154,7 @@ impl AdminSocket {
     }
 
     /// Takes orders until shutdown, and lets open ones end.
-    pub(crate) async fn serve(self, admin: Arc<Admin>, shutdown: Shutdown) {
+    pub(crate) async fn serve(self, desk: Desk, shutdown: Shutdown) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
@@ -155,10 +169,10 @@ impl AdminSocket {
             while connections.try_join_next().is_some() {}
             match accepted {
                 Ok((stream, _)) => {
-                    let (admin, shutdown) = (Arc::clone(&admin), shutdown.clone());
+                    let (desk, shutdown) = (desk.clone(), shutdown.clone());
                     connections.spawn(async move {
                         let _place = place;
-                        speak(&admin, stream, shutdown).await;
+                        speak(&desk, stream, shutdown).await;
                     });
                 }
                 Err(error) => {
@@ -183,7 +197,7 @@ impl Drop for AdminSocket {
     }
 }
 
-async fn speak(admin: &Arc<Admin>, stream: UnixStream, shutdown: Shutdown) {
+async fn speak(desk: &Desk, stream: UnixStream, shutdown: Shutdown) {
     let user = match stream.peer_cred() {
         Ok(peer) if peer.uid() == 0 || peer.uid() == geteuid().as_raw() => peer.uid(),
         Ok(peer) => {
@@ -199,7 +213,7 @@ async fn speak(admin: &Arc<Admin>, stream: UnixStream, shutdown: Shutdown) {
         }
     };
     let service = service_fn(|request| async move {
-        let reply = handle(admin, user, request).await;
+        let reply = handle(desk, user, request).await;
         Ok::<_, Infallible>(reply.unwrap_or_else(Failure::into_response))
     });
     let mut builder = http1::Builder::new();
@@ -221,7 +235,7 @@ async fn speak(admin: &Arc<Admin>, stream: UnixStream, shutdown: Shutdown) {
     }
 }
 
-async fn handle(admin: &Arc<Admin>, user: u32, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
+async fn handle(desk: &Desk, user: u32, request: Request<Incoming>) -> Result<Response<Body>, Failure> {
     let (head, body) = request.into_parts();
     if head.uri.path() != PATH {
         return Err(Failure::from(Code::Unsupported).status(StatusCode::NOT_FOUND).message("nothing is here"));
@@ -229,9 +243,16 @@ async fn handle(admin: &Arc<Admin>, user: u32, request: Request<Incoming>) -> Re
     if head.method != Method::POST {
         return Err(Failure::from(Code::Unsupported).header(http::header::ALLOW, "POST"));
     }
-    let order = read(&head, &mut Inbound::new(body, IDLE)).await?;
+    let instruction = read(&head, &mut Inbound::new(body, IDLE)).await?;
     let sender = Sender { actor: Actor::Local, from: format!("socket, uid {user}") };
-    answer(admin.carry_out(order, sender, now()).await)
+    match (instruction, &desk.admin) {
+        (Instruction::Access(order), Some(admin)) => answer(admin.carry_out(order, sender, now()).await),
+        (Instruction::Access(_), None) => {
+            let hint = "end the server and make some with `registry init`, with the same data directory";
+            Err(OrderError::new(Kind::Conflict, "this registry has no accounts", hint).into())
+        }
+        (Instruction::Operation(operation), _) => answer(desk.operations.carry_out(operation, sender, now()).await),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! Owns how orders to access control and their answers travel over HTTP.
+//! Owns how orders and their answers travel over HTTP.
 //!
-//! Does not own what they do (`admin`).
+//! Does not own what they do (`admin`, `operations`).
 
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ use crate::{
     app::now,
     body::Body,
     failure::Failure,
+    operations::operation::Operation,
     permit::client_address,
 };
 
@@ -56,17 +57,29 @@ pub(crate) async fn post(call: &Call<'_>, admin: &Arc<Admin>, body: &mut Inbound
     let (Some(account), Some(password)) = (call.permit.caller.account, basic_password(call.head)) else {
         return Err(unproved());
     };
-    let order = read(call.head, body).await?;
+    let instruction = read(call.head, body).await?;
     let sender = Sender {
         actor: Actor::Account(account, Proof::of(&password)),
         from: client_address(call.app, call.peer, call.head)
             .map_or_else(|| "unix socket".to_owned(), |address| address.to_string()),
     };
-    answer(admin.carry_out(order, sender, now()).await)
+    match instruction {
+        Instruction::Access(order) => answer(admin.carry_out(order, sender, now()).await),
+        Instruction::Operation(operation) => answer(call.app.operations.carry_out(operation, sender, now()).await),
+    }
+}
+
+/// An order of either family.
+#[derive(Debug)]
+pub(crate) enum Instruction {
+    /// To access control.
+    Access(Order),
+    /// About what is stored.
+    Operation(Operation),
 }
 
 /// The order in a request's body.
-pub(crate) async fn read(head: &Parts, body: &mut Inbound) -> Result<Order, Failure> {
+pub(crate) async fn read(head: &Parts, body: &mut Inbound) -> Result<Instruction, Failure> {
     let kind = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // Pages of other sites can send forms and plain text in a browser's name, but not this.
     if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
@@ -79,9 +92,16 @@ pub(crate) async fn read(head: &Parts, body: &mut Inbound) -> Result<Order, Fail
             .status(StatusCode::PAYLOAD_TOO_LARGE)
             .message(format!("an order has up to {MAX_ORDER} bytes"))
     })?;
-    serde_json::from_slice(&text).map_err(|error| {
+    parse(&text).map_err(|error| {
         OrderError::invalid(format!("this is no order: {error}"), "is the client of the same version as the registry?")
             .into()
+    })
+}
+
+fn parse(text: &[u8]) -> serde_json::Result<Instruction> {
+    Ok(match serde_json::from_slice(text) {
+        Ok(Operation::Foreign) => Instruction::Access(serde_json::from_slice(text)?),
+        operation => Instruction::Operation(operation?),
     })
 }
 
@@ -110,7 +130,7 @@ impl From<OrderError> for Failure {
 mod tests {
     use http::{Request, header, request::Parts};
 
-    use super::{admit, basic_password};
+    use super::{Instruction, admit, basic_password, parse};
     use crate::admin::{authority::Proof, tests::house};
 
     fn head(authorization: Option<&str>) -> Parts {
@@ -143,6 +163,27 @@ mod tests {
         check(Some("Basic Ym9i"), false);
         check(Some("Basic Ym9iOnB3"), true);
         check(Some("basic Ym9iOnB3"), true);
+    }
+
+    #[test]
+    fn orders_of_both_families() {
+        let check = |text: &str, expected: &str| {
+            let seen = match parse(text.as_bytes()) {
+                Ok(Instruction::Access(order)) => format!("access {}", order.audited()["order"]),
+                Ok(Instruction::Operation(operation)) => format!("operation {operation:?}"),
+                Err(error) => error.to_string(),
+            };
+            assert!(seen.starts_with(expected), "{text}: {seen}");
+        };
+        check(r#"{"order":"user-list"}"#, "access \"user-list\"");
+        check(r#"{"order":"gc-status"}"#, "operation GcStatus");
+        check(r#"{"order":"gc-run","now":true}"#, "operation GcRun { now: true, untagged: false }");
+        check(r#"{"order":"gc-run","now":1}"#, "invalid type");
+        check(r#"{"order":"gc-run","later":true}"#, "unknown field `later`");
+        check(r#"{"order":"foreign"}"#, "unknown variant `foreign`");
+        check(r#"{"order":"nonsense","x":[{}]}"#, "unknown variant `nonsense`");
+        check(r#"{}"#, "missing field `order`");
+        check("[]", "");
     }
 
     #[test]

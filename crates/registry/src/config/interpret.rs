@@ -17,6 +17,7 @@ use super::tree::{Entry, Node};
 use crate::proxies::{Network, Proxies};
 
 mod http;
+mod upkeep;
 mod watch;
 
 type Found = Vec<Diagnostic>;
@@ -151,11 +152,13 @@ pub(crate) fn interpret(root: &Node, found: &mut Found) -> Config {
     }
     let entries = root.get("catalog").get("maxentries");
     let most = |view: &View<'_>| view.int().filter(|n| *n > 0).map_or(1000, |n| u32::try_from(n).unwrap_or(u32::MAX));
+    let ours = root.get("roadstead");
+    let limits = limits(&ours.get("limits"), found);
     Config {
         log: log(&root, found),
         storage: storage(&root.get("storage"), found),
         auth: auth(&root.get("auth"), found),
-        http: http::read(&root.get("http"), &root.get("roadstead").get("authority"), found),
+        http: http::read(&root.get("http"), &ours.get("authority"), found),
         notifications: watch::notifications(&root.get("notifications"), found),
         health: watch::health(&root.get("health"), found),
         validation: watch::validation(&root.get("validation"), found),
@@ -163,10 +166,15 @@ pub(crate) fn interpret(root: &Node, found: &mut Found) -> Config {
         tags_max: most(&tags),
         limits: {
             middleware(&root.get("middleware"), found);
-            limits(&root.get("roadstead").get("limits"), found)
+            limits
         },
-        authority: http::authority(&root.get("roadstead").get("authority"), found),
-        proxies: proxies(&root.get("roadstead").get("proxies"), found),
+        authority: http::authority(&ours.get("authority"), found),
+        proxies: proxies(&ours.get("proxies"), found),
+        gc: upkeep::collecting(&ours.get("gc"), limits.request, found),
+        scrub: upkeep::scrubbing(&ours.get("scrub"), found),
+        retention: upkeep::retention(&ours.get("retention"), found),
+        immutable: upkeep::immutable(&ours.get("immutable"), found),
+        quotas: upkeep::quotas(&ours.get("quotas"), found),
     }
 }
 

@@ -394,6 +394,49 @@ const ROADSTEAD: &[Field] = &[
     key("durability", "DURABILITY", Choice(&["strict"])),
     key("authority", "AUTHORITY", Struct(&[key("directory", "DIRECTORY", Text), key("names", "NAMES", TEXTS)])),
     key("proxies", "PROXIES", TEXTS),
+    key(
+        "gc",
+        "GC",
+        Struct(&[
+            key("enabled", "ENABLED", Flag),
+            key("interval", "INTERVAL", UnitDuration),
+            key("grace", "GRACE", UnitDuration),
+            key("lease", "LEASE", UnitDuration),
+            key("quarantine", "QUARANTINE", UnitDuration),
+            key("untagged", "UNTAGGED", Text),
+            key("rate", "RATE", Int),
+            key("orphans", "ORPHANS", UnitDuration),
+        ]),
+    ),
+    key(
+        "scrub",
+        "SCRUB",
+        Struct(&[key("enabled", "ENABLED", Flag), key("period", "PERIOD", UnitDuration), key("rate", "RATE", Size)]),
+    ),
+    key(
+        "retention",
+        "RETENTION",
+        Struct(&[
+            key("interval", "INTERVAL", UnitDuration),
+            key(
+                "rules",
+                "RULES",
+                List(&Struct(&[
+                    key("repositories", "REPOSITORIES", Text),
+                    key("tags", "TAGS", Text),
+                    key("keep_last", "KEEPLAST", Int),
+                    key("keep_pushed_within", "KEEPPUSHEDWITHIN", UnitDuration),
+                    key("keep_pulled_within", "KEEPPULLEDWITHIN", UnitDuration),
+                ])),
+            ),
+        ]),
+    ),
+    key(
+        "immutable",
+        "IMMUTABLE",
+        List(&Struct(&[key("repositories", "REPOSITORIES", Text), key("tags", "TAGS", Text)])),
+    ),
+    key("quotas", "QUOTAS", List(&Struct(&[key("prefix", "PREFIX", Text), key("limit", "LIMIT", Size)]))),
 ];
 
 /// The dotted paths of all leaves; `[]` marks a list, `*` a free key.

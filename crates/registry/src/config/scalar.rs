@@ -118,7 +118,7 @@ fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// A size in bytes: a bare number, or one with `B`, `KiB`, `MiB`, `GiB`, `KB`, `MB` or `GB`.
+/// A size in bytes: a bare number, or one with `B`, `KiB`, `MiB`, `GiB`, `TiB`, `KB`, `MB`, `GB` or `TB`.
 pub(crate) fn size(scalar: &Scalar) -> Option<u64> {
     let (number, unit) = digits(scalar.text.trim());
     let unit = match unit.trim_start().to_ascii_lowercase().as_str() {
@@ -126,9 +126,11 @@ pub(crate) fn size(scalar: &Scalar) -> Option<u64> {
         "kib" => 1 << 10,
         "mib" => 1 << 20,
         "gib" => 1 << 30,
+        "tib" => 1 << 40,
         "kb" => 1_000,
         "mb" => 1_000_000,
         "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
         _ => return None,
     };
     number.parse::<u64>().ok()?.checked_mul(unit)
@@ -205,6 +207,8 @@ mod tests {
             ("4MiB", Some(4 << 20)),
             ("64 kib", Some(64 << 10)),
             ("1MB", Some(1_000_000)),
+            ("2TiB", Some(2 << 40)),
+            ("2tb", Some(2_000_000_000_000)),
             ("MiB", None),
             ("-1", None),
             ("4M", None),

@@ -7,6 +7,10 @@ use std::fmt;
 use std::time::Duration;
 
 use regex_lite::Regex;
+use registry_core::{
+    gc::Policy,
+    retention::{Quota, RetentionRule, TagRule},
+};
 use service::tls::name::Name;
 
 use crate::proxies::Proxies;
@@ -38,6 +42,16 @@ pub(crate) struct Config {
     pub(crate) authority: Option<Authority>,
     /// `roadstead.proxies`.
     pub(crate) proxies: Proxies,
+    /// `roadstead.gc`.
+    pub(crate) gc: Collecting,
+    /// `roadstead.scrub`.
+    pub(crate) scrub: Scrubbing,
+    /// `roadstead.retention`.
+    pub(crate) retention: Retention,
+    /// `roadstead.immutable`, in the order written.
+    pub(crate) immutable: Vec<TagRule>,
+    /// `roadstead.quotas`, in the order written; no two have the same prefix.
+    pub(crate) quotas: Vec<Quota>,
 }
 
 /// What is logged and how.
@@ -485,4 +499,57 @@ pub(crate) struct Limits {
     pub(crate) idle: Duration,
     /// Longest time for one request.
     pub(crate) request: Duration,
+}
+
+/// How what nothing needs is collected while the server runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Collecting {
+    /// Whether it runs by itself.
+    pub(crate) enabled: bool,
+    /// Time between two rounds. One second to one day.
+    pub(crate) interval: Duration,
+    /// How long what is kept.
+    pub(crate) policy: Policy,
+    /// Most objects in a second. At least 1.
+    pub(crate) rate: u32,
+    /// How old a file has to be that no row names, before it is swept.
+    pub(crate) orphans: Duration,
+}
+
+impl Default for Collecting {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            interval: Duration::from_secs(60),
+            policy: Policy::default(),
+            rate: 1000,
+            orphans: Duration::from_secs(48 * 3600),
+        }
+    }
+}
+
+/// How stored bytes are read again and compared with their digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scrubbing {
+    /// Whether it runs by itself.
+    pub(crate) enabled: bool,
+    /// Time within which every blob is read once. One second to ten years.
+    pub(crate) period: Duration,
+    /// Most bytes in a second. At least 64 KiB.
+    pub(crate) rate: u64,
+}
+
+impl Default for Scrubbing {
+    fn default() -> Self {
+        Self { enabled: true, period: Duration::from_secs(720 * 3600), rate: 20 << 20 }
+    }
+}
+
+/// Which tags go by themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct Retention {
+    /// Time between two looks. One second to one week.
+    pub(crate) interval: Duration,
+    /// In the order written: the first that covers a tag decides. Each keeps something.
+    pub(crate) rules: Vec<RetentionRule>,
 }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::{ProptestConfig, Strategy, any, prop, proptest};
+use registry_core::{gc::Policy, retention::TagRule};
 
 use super::keys::{self, Shape, Stance};
 use super::report::Status;
-use super::settings::{Address, Auth, ClientAuth, Driver, Formatter, IndexPlatforms, Level, Listen, Realm};
+use super::settings::{
+    Address, Auth, ClientAuth, Collecting, Driver, Formatter, IndexPlatforms, Level, Listen, Realm, Scrubbing,
+};
 use super::{Config, DEFAULT_YAML, Loaded, load};
 
 macro_rules! fixture {
@@ -109,6 +112,53 @@ fn an_authority_of_our_own() {
     let config = clean(BASE, &variables);
     assert_eq!(config.http.tls.expect("on").certificate, "/a/server.pem");
     assert_eq!(config.authority.expect("on").names.len(), 1);
+}
+
+#[test]
+fn upkeep() {
+    let config = clean(BASE, &[]);
+    assert_eq!((config.gc, config.scrub), (Collecting::default(), Scrubbing::default()));
+    assert_eq!((config.gc.policy, config.retention.interval.as_secs()), (Policy::default(), 3600));
+    assert!(config.retention.rules.is_empty() && config.immutable.is_empty() && config.quotas.is_empty());
+
+    let config = clean(
+        "version: 0.1
+storage: inmemory
+http: {addr: ':1'}
+roadstead:
+  gc: {enabled: false, interval: 2s, grace: 0s, lease: 72h, quarantine: 90m, untagged: Keep, rate: 50, orphans: 1500ms}
+  scrub: {enabled: no, period: 168h, rate: 1MB}
+  retention:
+    interval: 10m
+    rules:
+      - {repositories: 'team/*', tags: '^pr-', keep_last: 5}
+      - {repositories: '**', keep_pushed_within: 720h, keep_pulled_within: 24h}
+  immutable: [{repositories: 'team/**', tags: '^v[0-9]+$'}]
+  quotas: [{prefix: team, limit: 10GiB}, {prefix: team/api, limit: 2TiB}]
+",
+        &[("REGISTRY_ROADSTEAD_RETENTION_RULES_0_KEEPLAST", "7"), ("REGISTRY_ROADSTEAD_QUOTAS_0_LIMIT", "1KiB")],
+    );
+    let gc = config.gc;
+    assert_eq!((gc.enabled, gc.interval.as_secs(), gc.rate, gc.orphans.as_secs()), (false, 2, 50, 2));
+    assert_eq!(gc.policy, Policy { grace: 0, lease: 72 * 3600, quarantine: 5400, untagged: None });
+    assert_eq!(config.scrub, Scrubbing { enabled: false, period: Duration::from_secs(168 * 3600), rate: 1_000_000 });
+    let [first, second] = &config.retention.rules[..] else { panic!("two rules") };
+    let covers = |rule: &TagRule, name: &str, tag: &str| {
+        rule.covers(&name.parse().expect("a name"), &tag.parse().expect("a tag"))
+    };
+    assert!(covers(&first.tags, "team/api", "pr-1") && !covers(&first.tags, "team/api", "v1"));
+    assert_eq!((first.keep_last, first.keep_pushed_within), (Some(7), None));
+    assert_eq!((second.keep_pushed_within, second.keep_pulled_within), (Some(720 * 3600), Some(86_400)));
+    assert!(covers(&config.immutable[0], "team/a/b", "v1") && !covers(&config.immutable[0], "team/a/b", "v1.1"));
+    let quotas: Vec<_> = config.quotas.iter().map(|quota| (quota.prefix.as_str(), quota.limit)).collect();
+    assert_eq!(quotas, [("team", 1024), ("team/api", 2 << 40)]);
+    let clean_untagged = |text: &str| clean(BASE, &[("REGISTRY_ROADSTEAD_GC_UNTAGGED", text)]).gc.policy.untagged;
+    assert_eq!((clean_untagged("0s"), clean_untagged("48h")), (Some(0), Some(48 * 3600)));
+}
+
+#[test]
+fn upkeep_that_goes_wrong() {
+    check_fixture("upkeep");
 }
 
 #[test]

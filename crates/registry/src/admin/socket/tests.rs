@@ -12,10 +12,13 @@ use std::{
 use service::shutdown::Shutdown;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::{AdminSocket, connect};
-use crate::admin::{
-    Admin,
-    tests::{house, written},
+use super::{AdminSocket, Desk, connect};
+use crate::{
+    admin::{
+        Admin,
+        tests::{house, written},
+    },
+    operations::Operations,
 };
 
 /// Sends bytes, and returns what comes back until the end.
@@ -41,7 +44,32 @@ fn post(body: &str) -> String {
 fn served(path: &Path, admin: &Arc<Admin>) -> (Shutdown, JoinHandle<()>) {
     let stop = Shutdown::new();
     let socket = AdminSocket::bind(path).unwrap();
-    (stop.clone(), tokio::spawn(socket.serve(admin.clone(), stop)))
+    let desk = Desk { admin: Some(admin.clone()), operations: operations() };
+    (stop.clone(), tokio::spawn(socket.serve(desk, stop)))
+}
+
+fn operations() -> Arc<Operations> {
+    Arc::new(Operations { collector: None, live: None, audit: None })
+}
+
+#[tokio::test]
+async fn without_accounts_there_are_operations_only() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("admin.sock");
+    let stop = Shutdown::new();
+    let desk = Desk { admin: None, operations: operations() };
+    let serving = tokio::spawn(AdminSocket::bind(&path).unwrap().serve(desk, stop.clone()));
+    let check = async |order: &str, wanted: &[&str]| {
+        let answer = ask(&path, post(order)).await;
+        for wanted in wanted {
+            assert!(answer.contains(wanted), "{order}\n{answer}");
+        }
+    };
+    check(r#"{"order":"user-list"}"#, &["HTTP/1.1 409 ", "this registry has no accounts", "registry init"]).await;
+    check(r#"{"order":"gc-status"}"#, &["HTTP/1.1 409 ", "nothing is collected here"]).await;
+    check(r#"{"order":"gc-run","quickly":true}"#, &["HTTP/1.1 400 ", "unknown field `quickly`"]).await;
+    stop.request();
+    serving.await.unwrap();
 }
 
 #[tokio::test]

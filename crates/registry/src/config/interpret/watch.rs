@@ -149,20 +149,22 @@ pub(super) fn validation(section: &View<'_>, found: &mut Found) -> Validation {
 }
 
 fn patterns(list: &View<'_>, found: &mut Found) -> Vec<Regex> {
-    let mut patterns = Vec::new();
-    for item in list.items() {
-        match Regex::new(item.text().unwrap_or_default()) {
-            Ok(pattern) => patterns.push(pattern),
-            Err(error) => {
-                let problem = item.error(format!("is no valid regular expression: {error}"));
-                let classes = item.text().is_some_and(|text| text.contains("\\p"));
-                found.push(if classes {
-                    problem.hint("Unicode classes such as \\p{L} are not supported")
-                } else {
-                    problem
-                });
-            }
+    list.items().iter().filter_map(|item| pattern(item, found)).collect()
+}
+
+/// A regular expression; an absent text is the empty one, which matches everything.
+pub(super) fn pattern(item: &View<'_>, found: &mut Found) -> Option<Regex> {
+    match Regex::new(item.text().unwrap_or_default()) {
+        Ok(pattern) => Some(pattern),
+        Err(error) => {
+            let problem = item.error(format!("is no valid regular expression: {error}"));
+            let classes = item.text().is_some_and(|text| text.contains("\\p"));
+            found.push(if classes {
+                problem.hint("Unicode classes such as \\p{L} are not supported")
+            } else {
+                problem
+            });
+            None
         }
     }
-    patterns
 }

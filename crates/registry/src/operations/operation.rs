@@ -1,0 +1,58 @@
+//! Owns what can be asked about what is stored, as it goes over the wire: one JSON object with
+//! `order` and the order's own fields, as orders to access control have it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// One operation. No field holds a secret: all of them are written to the audit log.
+///
+/// Each says what it answers: a JSON object, whose times are RFC 3339 texts in UTC or null.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) enum Operation {
+    /// What the collection does and what waits for it.
+    ///
+    /// See [`Status`](crate::collector::status::Status).
+    GcStatus {},
+    /// Begins a round of the collection soon. With `now` it does not wait for grace periods, only
+    /// for promises of the last hour; with `untagged` it removes manifests that no tag reaches.
+    ///
+    /// `{round: number}`; the round is over once `gc-status` shows that number as its last one
+    GcRun {
+        #[serde(default)]
+        now: bool,
+        #[serde(default)]
+        untagged: bool,
+    },
+    /// Stops the collection until it is resumed, over restarts too.
+    ///
+    /// As `gc-status`
+    GcPause {},
+    /// Lets the collection go on, and has it believe the clock.
+    ///
+    /// As `gc-status`
+    GcResume {},
+    /// An order that belongs to another family.
+    #[serde(other)]
+    Foreign,
+}
+
+impl Operation {
+    /// Whether it changes anything.
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(self, Self::GcStatus {} | Self::Foreign)
+    }
+
+    /// What the audit log says of it: `order` and all fields.
+    pub(crate) fn fields(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(fields)) => fields,
+            _ => unreachable!("an operation is an object of texts and numbers"),
+        }
+    }
+
+    /// The name on the wire.
+    pub(crate) fn name(&self) -> String {
+        self.fields().get("order").and_then(Value::as_str).unwrap_or_default().to_owned()
+    }
+}
