@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use registry_core::{
+    adopt::Wish,
     collect::{Plan, plan},
     gc::{Collection, Policy},
     store::StoreError,
 };
 use registry_store::{
+    adopt::stand,
     blob::fs::FsBlobs,
     claims::Claims,
     data_dir::DataDir,
@@ -25,6 +27,7 @@ pub(crate) fn collect(options: &GarbageCollect) -> anyhow::Result<ExitCode> {
     let dir = DataDir::open(data_root(&config)?).context("a server must not run meanwhile; stop it first")?;
     let poison = Poison::default();
     let metadata = SqliteMetadata::open_in(&dir, poison.clone())?;
+    stand(&metadata, &dir, Wish::Work)?;
     let blobs = FsBlobs::new(dir, poison);
     let facts = facts(&metadata)?;
     let plan = plan(&facts, options.delete_untagged);

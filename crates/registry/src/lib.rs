@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod adopt;
 mod answers;
 mod api;
 mod app;
@@ -78,6 +79,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
         Command::GarbageCollect(options) => collect::collect(&options),
+        Command::Adopt(options) => adopt::adopt(&options),
+        Command::Release(options) => adopt::release(&options),
         Command::VerifyConfig(options) => {
             let loaded = load(&options.path)?;
             match options.format {

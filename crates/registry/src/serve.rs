@@ -44,6 +44,7 @@ use crate::{
         Admin,
         socket::{AdminSocket, Desk},
     },
+    adopt,
     answers::Answers,
     api::route,
     app::{App, random},
@@ -151,7 +152,7 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     // Everything that can be wrong is looked at before the port is taken.
     let tls = Encryption::open(&config)?;
     let headers = headers(&config)?;
-    let stores = open(&config.storage.driver)?;
+    let stores = open(&config).await?;
     let (scheme, directory) = access(&config, &stores).await?;
     let accounts = match (directory, &config.storage.driver) {
         (Some(live), Driver::Filesystem { root }) => Some(Accounts::open(live, Path::new(root))?),
@@ -321,19 +322,15 @@ fn reread(app: &App, path: &ConfigPath, log: &LogHandle) {
     }
 }
 
-fn open(driver: &Driver) -> anyhow::Result<Stores> {
-    let Driver::Filesystem { root } = driver else {
+async fn open(config: &Config) -> anyhow::Result<Stores> {
+    let Driver::Filesystem { root } = &config.storage.driver else {
         let (metadata, blobs) = (Arc::new(MemoryMetadata::default()), Arc::new(MemoryBlobs::default()));
         return Ok(Stores { metadata: metadata.clone(), blobs, directories: metadata, files: None });
     };
     let dir = DataDir::open(&PathBuf::from(root))?;
-    if dir.looks_foreign() {
-        tracing::warn!(
-            "{root} holds images of another registry server that this one does not serve yet: they are left untouched"
-        );
-    }
     let poison = Poison::default();
     let metadata = Arc::new(SqliteMetadata::open_in(&dir, poison.clone())?);
+    adopt::before_serving(&metadata, &dir, config.limits.manifest).await?;
     let blobs = FsBlobs::new(dir, poison);
     Ok(Stores {
         metadata: metadata.clone(),
