@@ -97,7 +97,8 @@ impl Year {
         let get = |path: &str| client.get(path).expect("an answer");
         let mut keep = |name: String, got: Response| {
             if got.status == 200 {
-                let digest = got.header("docker-content-digest").to_owned();
+                // What was pushed as sha512 the old server calls by its sha256, ours by its name.
+                let digest = if name.contains(" blob ") { "" } else { got.header("docker-content-digest") };
                 let kind = got.header("content-type").to_owned();
                 all.insert(name, format!("{kind} {digest} {} {}", got.body.len(), sha256(&got.body)));
             }
@@ -154,7 +155,7 @@ fn a_year_of_another_registry_is_taken_over_and_given_back() {
     let folder = tempfile::tempdir().expect("create a temp dir");
     let data = folder.path();
     // What it logs would hide what a failure says.
-    let quiet = format!("{PLAIN}log:\n  level: error\n  accesslog:\n    disabled: true\n");
+    let quiet = format!("{PLAIN}log:\n  level: warn\n  accesslog:\n    disabled: true\n");
     let mut old = Setup::other(OLD, &quiet).data(data).start();
     let client = old.client();
     let mut year = Year { random: Random::new(seed()), manifests: BTreeSet::new(), blobs: BTreeSet::new() };
@@ -197,25 +198,26 @@ fn a_year_of_another_registry_is_taken_over_and_given_back() {
     let first = adopt();
     assert_eq!(
         (&first["state"], &first["unnamed"], first["skipped"].as_array().map(Vec::len)),
-        (&json!("following"), &json!(2), Some(2)),
+        (&json!("following"), &json!(3), Some(2)),
         "{first:#}"
     );
     registry(&["release", &place]).refused(&["followed"]);
     // It goes on meanwhile.
     year.push(&client, "team/api", &["1.3", "latest"]);
     year.push(&client, "late", &["1.0"]);
-    let moved = year.push(&client, "base", &["1.0"]);
+    // Not in `base`: the empty link makes the old server answer 500 to deletes there.
+    let moved = year.push(&client, "a/b/c/d", &["1.0"]);
     let second = adopt();
     assert_eq!((&second["added"]["tags"], &second["added"]["manifests"]), (&json!(4), &json!(3)), "{second:#}");
     assert_eq!(second["removed"], json!({"blobs": 0, "manifests": 0, "tags": 0}));
-    delete(&client, &format!("/v2/base/manifests/{moved}"));
+    delete(&client, &format!("/v2/a/b/c/d/manifests/{moved}"));
     year.push(&client, "last", &["1.0"]);
     let before = year.everything(&client);
     assert!(before.len() > 60, "{}", before.len());
     old.stop();
 
     // Served here: all the same, and more.
-    let mut new = Setup::new(REGISTRY, PLAIN).data(data).start();
+    let mut new = Setup::new(REGISTRY, &quiet).data(data).start();
     let client = new.client();
     check_same("adopted", &before, &year.everything(&client));
     let referrers = client.get(&format!("/v2/team/api/referrers/{about}")).expect("an answer").text();
