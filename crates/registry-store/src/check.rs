@@ -408,7 +408,9 @@ fn blobs(
                     report.add_flaw(&digest, &flaw);
                 }
             }
-            (other, _) => report.add(Kind::Metadata, digest.to_string(), format!("its state is {other}, which is none")),
+            (other, _) => {
+                report.add(Kind::Metadata, digest.to_string(), format!("its state is {other}, which is none"))
+            }
         }
         done = before.saturating_add(size);
         progress(done, total);
@@ -417,12 +419,7 @@ fn blobs(
 }
 
 /// What manifests refer to, where the repository may not hold it.
-fn references(
-    db: &Connection,
-    dir: &DataDir,
-    policy: &IndexPolicy,
-    report: &mut Report,
-) -> Result<(), CheckError> {
+fn references(db: &Connection, dir: &DataDir, policy: &IndexPolicy, report: &mut Report) -> Result<(), CheckError> {
     let mut suspects = db.prepare(
         "SELECT manifest.id, repository.name, blob.digest, manifest.media_type, blob.place, content.bytes, edge.digest
          FROM edge JOIN manifest ON manifest.id = edge.manifest AND manifest.deleted_at IS NULL

@@ -111,7 +111,8 @@ fn say(format: Format, verb: &str, to: &Path, summary: &Summary) -> ExitCode {
             }
             if !is_whole {
                 println!(
-                    "incomplete: {} blobs could not be had; push them again, and repeat this", summary.flawed_count
+                    "incomplete: {} blobs could not be had; push them again, and repeat this",
+                    summary.flawed_count
                 );
             }
         }

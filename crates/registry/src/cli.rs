@@ -6,9 +6,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
     accounts::commands::{Grant, Group, Key, Robot, User, With},
-    gc::Gc,
     backup::{Backup, Restore},
     check::Check,
+    gc::Gc,
     init::Init,
     keeping::command::{History, Quota, Retention, Undelete},
 };
@@ -74,11 +74,9 @@ pub(crate) enum Command {
     )]
     Backup(Backup),
     /// Make a data directory of a backup
-    #[command(
-        after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
+    #[command(after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
                       Examples:\n  registry restore /backups/registry /srv/registry\n  \
-                      registry restore /backups/registry /srv/registry --replace-metadata"
-    )]
+                      registry restore /backups/registry /srv/registry --replace-metadata")]
     Restore(Restore),
     /// Bring back a tag or a manifest that was deleted, within the grace period
     #[command(
@@ -99,6 +97,16 @@ pub(crate) enum Command {
     /// Show how full the quotas are
     #[command(after_help = "Example:\n  registry quota config.yml")]
     Quota(Quota),
+    /// Take over the data directory of a distribution registry, in place and while it serves
+    #[command(after_help = ADOPT_HELP)]
+    Adopt(Adopt),
+    /// Write link files, so that a distribution registry can serve the data directory
+    #[command(
+        after_help = "The server must be stopped. Accounts, history and settings stay in the directory's `roadstead`; \
+                      `registry adopt` takes the directory back.\n\n\
+                      Examples:\n  registry release /var/lib/registry\n  registry release --config config.yml --format json"
+    )]
+    Release(Adopt),
     /// Say of every key of a configuration whether it is honoured
     #[command(
         name = "verify-config",
@@ -170,6 +178,30 @@ pub(crate) struct GarbageCollect {
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) path: ConfigPath,
+}
+
+/// Shown after the options of `adopt`.
+const ADOPT_HELP: &str = "\
+No blob is copied or read; only manifests are. The other registry may go on serving meanwhile: run this again for what \
+came since, then stop it, and start `registry serve`. What is broken, such as an empty link file, is listed and left out.
+
+Examples:
+  registry adopt /var/lib/registry
+  registry adopt --config /etc/distribution/config.yml
+  registry adopt /var/lib/registry --format json | jq .skipped";
+
+/// Which data directory is taken over or given back.
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// The data directory (`rootdirectory`), or a configuration that names it
+    #[arg(value_name = "DIR|CONFIG", conflicts_with = "config")]
+    pub(crate) place: Option<PathBuf>,
+    /// The configuration that names the directory [env: REGISTRY_CONFIGURATION_PATH]
+    #[arg(long, value_name = "CONFIG")]
+    pub(crate) config: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// How to show the verdict.

@@ -26,7 +26,7 @@ use crate::{
     },
     app::{App, now as wall},
     failure::Chain,
-    jobs::pause,
+    jobs::{pause, write_pulls_now},
     notify::{Action, Notifier, Requested, Target, Told},
     operations::operation::Operation,
     reservations::Reservations,
@@ -264,6 +264,8 @@ impl Keeping {
             if app.is_read_only() {
                 continue;
             }
+            // What was pulled in the last second counts.
+            write_pulls_now(&app).await;
             let removed = self.remove_expired("retention", now, u64::MAX);
             let swept = tokio::select! {
                 swept = removed => swept,
@@ -320,4 +322,4 @@ fn span(seconds: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod adopt;
 mod answers;
 mod api;
 mod app;
@@ -97,6 +98,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(options) => Ok(check::check(&options)),
         Command::Backup(options) => backup::backup(&options),
         Command::Restore(options) => backup::restore(&options),
+        Command::Adopt(options) => adopt::adopt(&options),
+        Command::Release(options) => adopt::release(&options),
         Command::VerifyConfig(options) => {
             let loaded = load(&options.path)?;
             match options.format {

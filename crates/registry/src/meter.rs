@@ -32,7 +32,8 @@ impl Meter {
             return;
         }
         self.shown = Instant::now();
-        let left = estimate(self.began.elapsed(), done, all).map_or(String::new(), |left| format!(", {} left", span(left)));
+        let left =
+            estimate(self.began.elapsed(), done, all).map_or(String::new(), |left| format!(", {} left", span(left)));
         let line = format!("{} of {} {}{left}", size(done), size(all), self.verb);
         // Nobody reads it: no reason to stop the work.
         if self.is_terminal {

@@ -46,6 +46,7 @@ use crate::{
         Admin,
         socket::{AdminSocket, Desk},
     },
+    adopt,
     answers::Answers,
     api::route,
     app::{App, now, random},
@@ -158,7 +159,7 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     // Everything that can be wrong is looked at before the port is taken.
     let tls = Encryption::open(&config)?;
     let headers = headers(&config)?;
-    let stores = open(&config.storage.driver)?;
+    let stores = open(&config).await?;
     let (scheme, directory) = access(&config, &stores).await?;
     stores.metadata.govern(rules(&config)).await.context("count what the quotas hold")?;
     let accounts = match (directory, &config.storage.driver) {
@@ -353,19 +354,15 @@ fn reread(app: &App, path: &ConfigPath, log: &LogHandle) {
     }
 }
 
-fn open(driver: &Driver) -> anyhow::Result<Stores> {
-    let Driver::Filesystem { root } = driver else {
+async fn open(config: &Config) -> anyhow::Result<Stores> {
+    let Driver::Filesystem { root } = &config.storage.driver else {
         let (metadata, blobs) = (Arc::new(MemoryMetadata::default()), Arc::new(MemoryBlobs::default()));
         return Ok(Stores { metadata: metadata.clone(), blobs, directories: metadata, files: None });
     };
     let dir = DataDir::open(&PathBuf::from(root))?;
-    if dir.looks_foreign() {
-        tracing::warn!(
-            "{root} holds images of another registry server that this one does not serve yet: they are left untouched"
-        );
-    }
     let poison = Poison::default();
     let metadata = Arc::new(SqliteMetadata::open_in(&dir, poison.clone())?);
+    adopt::before_serving(&metadata, &dir, config.limits.manifest).await?;
     let blobs = FsBlobs::new(dir, poison);
     Ok(Stores {
         metadata: metadata.clone(),

@@ -59,6 +59,21 @@ async fn house() -> (Arc<MemoryMetadata>, Keeping) {
     (metadata, keeping)
 }
 
+/// Keeps nothing, by no rules.
+pub(crate) fn empty() -> Keeping {
+    let notifications = Notifications { include_references: false, endpoints: Vec::new() };
+    Keeping {
+        metadata: Arc::new(MemoryMetadata::default()),
+        state: None,
+        retention: Vec::new(),
+        immutable: Vec::new(),
+        reservations: Reservations::new(Vec::new()),
+        notifier: Notifier::new(&notifications, "test", "i"),
+        outbox: Arc::new(Notify::new()),
+        started: 0,
+    }
+}
+
 async fn push(metadata: &MemoryMetadata, tag: &str) -> Digest {
     let text = format!(
         r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[],"annotations":{{"x":"{tag}"}}}}"#

@@ -11,8 +11,8 @@ use testkit::{
     client::Client,
     command::{Outcome, run, tool},
     image::sha256,
-    server::Server,
     process::wait_until,
+    server::Server,
 };
 
 use crate::{OCI_MANIFEST, REGISTRY, check, content, get_manifest, image, plain_registry, push, put};
