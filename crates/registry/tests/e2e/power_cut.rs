@@ -7,6 +7,7 @@
 //! `POWER_CUT_STATES`, `POWER_CUT_SECONDS` and `POWER_CUT_REPORT=<file>` make more of it by hand; see
 //! docs/power-cut.md.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
@@ -22,7 +23,7 @@ use registry_core::gc::{Collection, Policy};
 use registry_core::name::RepoName;
 use registry_core::reference::Reference;
 use registry_core::retention::Rules;
-use registry_core::store::{BlobEntry, Blobs, Content, Metadata};
+use registry_core::store::{BlobEntry, Blobs, Content, Metadata, Place};
 use registry_store::blob::fs::FsBlobs;
 use registry_store::check::{self, Kind};
 use registry_store::claims::Claims;
@@ -57,9 +58,11 @@ roadstead:
 /// For how long a blob is promised at least, in seconds: renewed once a quarter is over, counted in whole seconds.
 const PROMISED: f64 = 1.75;
 const CLIENTS: u64 = 3;
+/// For how many seconds the same layers are in use; they come back after three times as long.
+const SEASON: u64 = 4;
 /// More than objects rest in the metadata before they move to their files.
 const RECORDED: u64 = 22;
-const STATES: usize = 1200;
+const STATES: usize = 1050;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -96,18 +99,20 @@ fn record(random: &mut Random) -> (Vec<Call>, String) {
 /// One client, in a repository of its own: one request after the other.
 fn work(client: &Client, number: u64, mut random: Random, until: Instant) {
     let repo = format!("cut/r{number}");
-    let mut pushed: Vec<(String, String)> = Vec::new();
+    let mut pushed: Vec<String> = Vec::new();
+    let begin = Instant::now();
     while Instant::now() < until {
+        let age = begin.elapsed().as_secs();
         match random.below(10) {
-            0 | 1 if pushed.len() > 2 => {
-                let (digest, _) = pushed.remove(random.below(pushed.len() as u64) as usize);
+            0..4 if pushed.len() > 3 => {
+                let digest = pushed.remove(0);
                 client.send("DELETE", &format!("/v2/{repo}/manifests/{digest}"), &[], b"").expect("an answer");
             }
             2 => {
                 let tag = format!("t{}", random.below(3));
                 client.send("DELETE", &format!("/v2/{repo}/manifests/{tag}"), &[], b"").expect("an answer");
             }
-            _ => match push(client, &repo, &mut random) {
+            _ => match push(client, &repo, &mut random, age / SEASON) {
                 Ok(manifest) => pushed.push(manifest),
                 // A promise ran out on a slow machine; the next push is another one.
                 Err(PushError::Refused(answer)) if answer.error_code() == "MANIFEST_BLOB_UNKNOWN" => {}
@@ -118,11 +123,12 @@ fn work(client: &Client, number: u64, mut random: Random, until: Instant) {
     }
 }
 
-fn push(client: &Client, repo: &str, random: &mut Random) -> Result<(String, String), PushError> {
+/// Pushes an image with layers of a season; returns its digest.
+fn push(client: &Client, repo: &str, random: &mut Random, season: u64) -> Result<String, PushError> {
     let mut layers = Vec::new();
     for _ in 0..1 + random.below(2) {
-        // A few layers that come and go and come back, small ones and large ones, and some that are new.
-        let which = random.below(12);
+        // A few layers that come, go until they are collected, and come back; small ones and large ones, some new.
+        let which = season % 3 * 4 + random.below(4);
         let size = if which.is_multiple_of(3) { 70_000 + which as usize * 9_000 } else { 900 + which as usize * 4_000 };
         layers.push(if which == 11 { random.bytes(90_000) } else { Random::new(which).bytes(size) });
     }
@@ -145,7 +151,7 @@ fn push(client: &Client, repo: &str, random: &mut Random) -> Result<(String, Str
     let manifest = manifest.to_string().into_bytes();
     let tag = format!("t{}", random.below(3));
     client.push_manifest(repo, &tag, &manifest)?;
-    Ok((sha256(&manifest), tag))
+    Ok(sha256(&manifest))
 }
 
 // --- what has to be there ---
@@ -239,6 +245,8 @@ impl History {
 struct Opened {
     metadata: SqliteMetadata,
     blobs: FsBlobs,
+    /// What has been read and found right, since repositories and images share much.
+    right: RefCell<BTreeSet<(Digest, Option<Place>)>>,
 }
 
 impl Opened {
@@ -247,7 +255,7 @@ impl Opened {
         let poison = Poison::default();
         let metadata = SqliteMetadata::open_in(&dir, poison.clone())
             .map_err(|error| format!("open the metadata: {error} {:?}", std::error::Error::source(&error)))?;
-        Ok(Self { metadata, blobs: FsBlobs::new(dir, poison) })
+        Ok(Self { metadata, blobs: FsBlobs::new(dir, poison), right: RefCell::default() })
     }
 
     /// The bytes of a blob, or what is wrong with them.
@@ -319,7 +327,13 @@ impl Opened {
     async fn blob(&self, repository: &RepoName, text: &str) -> Result<(), String> {
         let digest: Digest = text.parse().map_err(|_| format!("{text} is no digest"))?;
         let entry = self.metadata.blob(repository, &digest).await.map_err(|error| error.to_string())?;
-        self.bytes(&entry.ok_or_else(|| format!("{text} is unknown"))?).await.map(drop)
+        let entry = entry.ok_or_else(|| format!("{text} is unknown"))?;
+        let place = if let Content::Stored(place) = entry.content { Some(place) } else { None };
+        if !self.right.borrow().contains(&(digest, place)) {
+            self.bytes(&entry).await?;
+            self.right.borrow_mut().insert((digest, place));
+        }
+        Ok(())
     }
 
     /// Collects all that can be collected, as if much time had passed.
@@ -327,6 +341,8 @@ impl Opened {
         let gc = Policy { untagged: None, ..Policy::default() };
         self.metadata.govern(Rules { gc, ..Rules::default() }).await?;
         let claims = Claims::default();
+        // Files move and go: nothing is known any more.
+        self.right.borrow_mut().clear();
         let later = |days: i64| {
             std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
@@ -471,7 +487,11 @@ fn what_was_acknowledged_outlives_a_power_cut_at_any_moment() {
     let recorded = begin.elapsed();
     let recording = Recording::new(&calls, &root, Blind::No);
     let operations: usize = recording.history.operations.values().map(Vec::len).sum();
-    assert!(operations > 60 && recording.history.blobs.len() > 60, "the recording shows hardly any work");
+    let blobs = recording.history.blobs.len();
+    assert!(
+        operations > 60 && blobs > 60,
+        "the recording shows hardly any work: {operations} operations, {blobs} blobs"
+    );
 
     let states = recording.states(setting("POWER_CUT_STATES", STATES as u64) as usize, &mut random);
     let begin = Instant::now();
@@ -483,7 +503,7 @@ fn what_was_acknowledged_outlives_a_power_cut_at_any_moment() {
     for blind in [Blind::ToFileSyncs, Blind::ToDirectorySyncs] {
         let recording = Recording::new(&calls, &root, blind);
         let states: Vec<_> =
-            recording.states(140, &mut random).into_iter().filter(|(_, fate)| *fate != Fate::Kept).collect();
+            recording.states(42, &mut random).into_iter().filter(|(_, fate)| *fate != Fate::Kept).collect();
         planted.push((blind, look_at(&recording, &states, &scratch()).len(), states.len()));
     }
     let report = report(seed, &calls, &recording, &states, (recorded, looked), &found, &planted);
@@ -515,11 +535,18 @@ fn report(
     let puts = operations().filter(|one| matches!(one.what, What::Put { .. })).count();
     let unlinks = calls.iter().filter(|call| call.name.starts_with("unlink")).count();
     let renames = calls.iter().filter(|call| call.name.starts_with("rename")).count();
+    let named = |call: &Call, index: usize, what: &str| call.path(index).is_some_and(|path| path.contains(what));
+    let purged = calls.iter().filter(|call| {
+        call.name == "unlink" && named(call, 0, "/v2/blobs/") || call.name == "unlinkat" && named(call, 1, "data")
+    });
+    let again = calls.iter().filter(|call| call.name == "rename" && named(call, 1, "/data."));
+    let collected = format!("{}, {}", purged.count(), again.count());
     let moments: BTreeSet<Moment> = states.iter().map(|(moment, _)| *moment).collect();
     line("seed", seed.to_string());
     line("recorded", format!("{:.0} s, {} system calls", recorded.as_secs_f64(), calls.len()));
     line("changes of the disk", recording.disk.steps().len().to_string());
     line("syncs, renames, unlinks", format!("{syncs}, {renames}, {unlinks}"));
+    line("files collected, pushed again to a second place", collected);
     line(
         "acknowledged",
         format!("{} blobs, {puts} manifests, {} deletions", recording.history.blobs.len(), operations().count() - puts),

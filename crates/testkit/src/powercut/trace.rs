@@ -73,8 +73,10 @@ pub fn parse(text: &str) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut waiting: HashMap<&str, (Moment, f64, String)> = HashMap::new();
     for (line_number, line) in text.lines().enumerate() {
-        let mut words = line.splitn(3, char::is_whitespace);
-        let (Some(thread), Some(time), Some(rest)) = (words.next(), words.next(), words.next()) else {
+        // Numbers of threads are padded.
+        let words = line.split_once(char::is_whitespace);
+        let words = words.and_then(|(thread, rest)| Some((thread, rest.trim_start().split_once(' ')?)));
+        let Some((thread, (time, rest))) = words else {
             continue;
         };
         let time: f64 = time.parse().unwrap_or_default();
@@ -139,7 +141,7 @@ mod tests {
 
     #[test]
     fn calls_are_read() {
-        check(r#"7 1.5 fsync(11<\x2f\x61>) = 0"#, "fsync 0-0 =0 /a");
+        check(r#"7    1.5 fsync(11<\x2f\x61>) = 0"#, "fsync 0-0 =0 /a");
         check(
             "7 1.5 pwrite64(3<\\x2f\\x61>, \"\\x62\\x63\", 2, 4096 <unfinished ...>\n8 1.6 close(4) = 0\n\
              7 1.7 <... pwrite64 resumed>) = 2",
