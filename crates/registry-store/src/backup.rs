@@ -188,14 +188,10 @@ struct Hold(Option<(Sender<()>, JoinHandle<()>)>);
 
 /// Renews the hold; returns until when it lasts. A longer one of somebody else stays.
 fn hold(db: &Connection) -> rusqlite::Result<i64> {
-    let number = |name: &str| -> rusqlite::Result<i64> {
-        let value = review::state(db, name)?;
-        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0))
-    };
     db.execute_batch("BEGIN IMMEDIATE")?;
     let held = (|| {
-        // The collection's own time may be ahead of the clock's.
-        let until = now().max(number("gc.clock")?).saturating_add(HELD_FOR).max(number(HOLD)?);
+        let other = review::state(db, HOLD)?.and_then(|until| until.parse().ok()).unwrap_or(0);
+        let until = now().saturating_add(HELD_FOR).max(other);
         review::set_state(db, HOLD, Some(&until.to_string()))?;
         Ok(until)
     })();

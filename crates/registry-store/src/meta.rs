@@ -2,6 +2,8 @@
 
 pub(crate) mod document;
 mod history;
+#[cfg(test)]
+mod interleavings;
 pub mod memory;
 pub(crate) mod private;
 mod quota;

@@ -9,7 +9,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     cli::Format,
-    meter::{Meter, size},
+    meter::Meter,
+    size::Size,
     serve::index_policy,
     target::Target,
 };
@@ -74,7 +75,7 @@ fn show(report: &Report) {
     println!(
         "{} blobs with {}, {} manifests, {} tags in {} repositories",
         report.blobs,
-        size(report.bytes),
+        Size(report.bytes),
         report.manifests,
         report.tags,
         report.repositories

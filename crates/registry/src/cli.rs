@@ -8,6 +8,7 @@ use crate::{
     accounts::commands::{Grant, Group, Key, Robot, User, With},
     backup::{Backup, Restore},
     check::Check,
+    gc::Gc,
     init::Init,
 };
 
@@ -45,10 +46,14 @@ pub(crate) enum Command {
     /// Serve the registry until SIGTERM; SIGHUP re-reads the log level and the read-only switch
     #[command(after_help = "Example:\n  registry serve /etc/distribution/config.yml")]
     Serve(ConfigPath),
-    /// Remove what nothing refers to; the server must be stopped
+    /// Look at the collection of what nothing needs, and tell it to run or to rest
+    #[command(subcommand)]
+    Gc(Gc),
+    /// Remove what nothing refers to, beside a server or without one
     #[command(
         name = "garbage-collect",
-        after_help = "Examples:\n  registry garbage-collect --dry-run config.yml\n  registry garbage-collect -m config.yml"
+        after_help = "A server that runs is asked to do it, and keeps what a client was promised within the last hour. Without a \
+                      server nothing is kept back.\n\nExamples:\n  registry garbage-collect --dry-run config.yml\n  registry garbage-collect -m config.yml"
     )]
     GarbageCollect(GarbageCollect),
     /// Say whether a data directory is sound: rows, files, and that they agree

@@ -12,15 +12,18 @@ mod check;
 mod cli;
 mod collect;
 mod collector;
+mod commits;
 mod config;
 mod deliver;
 mod encryption;
 mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gc;
 mod health;
 mod init;
 mod jobs;
+mod leases;
 mod letters;
 mod live;
 mod manual;
@@ -32,11 +35,15 @@ mod outbound;
 mod permit;
 mod plain;
 mod proxies;
+mod pulls;
+mod reservations;
+mod retention;
 mod sendfile;
 mod serve;
 mod server;
 mod sessions;
 mod signing;
+mod size;
 mod target;
 mod trust;
 
@@ -80,6 +87,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
+        Command::Gc(command) => gc::gc(&command),
         Command::GarbageCollect(options) => collect::collect(&options),
         Command::Check(options) => Ok(check::check(&options)),
         Command::Backup(options) => backup::backup(&options),

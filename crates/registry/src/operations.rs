@@ -55,7 +55,7 @@ impl Operations {
                 Err(error) => Err(error),
             };
             if let Err(OrderError { source: Some(error), .. }) = &answer {
-                tracing::error!(error = %Chain(error), "carry out the order {}", operation.name());
+                tracing::error!(error = %Chain(&**error), "carry out the order {}", operation.name());
             }
             if operation.changes() {
                 operations.record(&operation, &sender, &answer).await;

@@ -18,6 +18,7 @@ use registry_auth::{
 use registry_core::{
     directory::Directories,
     manifest::{IndexPolicy, Platform},
+    retention::Rules,
     store::{Blobs, Metadata},
 };
 use registry_store::{
@@ -50,6 +51,7 @@ use crate::{
     audit::Audit,
     cli::ConfigPath,
     collector::{Collector, Files},
+    commits::Commits,
     config::{
         self, Config,
         settings::{Auth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, RoadsteadAuth},
@@ -57,6 +59,7 @@ use crate::{
     configured_with_warnings, deliver,
     encryption::Encryption,
     health, jobs,
+    leases::Leases,
     live::LiveDirectory,
     load,
     metrics::Metrics,
@@ -64,6 +67,8 @@ use crate::{
     operations::Operations,
     outbound::Outbound,
     permit::Turns,
+    pulls::Pulls,
+    reservations::Reservations,
     server,
     sessions::Sessions,
     signing,
@@ -153,6 +158,7 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     let headers = headers(&config)?;
     let stores = open(&config.storage.driver)?;
     let (scheme, directory) = access(&config, &stores).await?;
+    stores.metadata.govern(rules(&config)).await.context("count what the quotas hold")?;
     let accounts = match (directory, &config.storage.driver) {
         (Some(live), Driver::Filesystem { root }) => Some(Accounts::open(live, Path::new(root))?),
         _ => None,
@@ -199,7 +205,10 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
         turns: Turns::new(),
         headers,
-        sessions: Sessions::new(),
+        sessions: Sessions::new(Reservations::new(config.quotas.clone())),
+        commits: Commits::new(),
+        leases: Leases::new(config.gc.policy.lease),
+        pulls: Pulls::new(config.gc.policy.lease),
         answers: Answers::new(),
         health: Arc::default(),
         metrics,
@@ -213,9 +222,11 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     announce(&app, &address);
     let stop = Shutdown::new();
     let mut tasks = JoinSet::new();
-    start_tasks(&app, &stores, &mut tasks, &stop);
     if let Some(collector) = &collector {
         collector.begin().await.context("take up the collection")?;
+    }
+    start_tasks(&app, &stores, &mut tasks, &stop);
+    if let Some(collector) = &collector {
         let app = Arc::clone(&app);
         tasks.spawn(Arc::clone(collector).run(move || app.is_read_only(), stop.clone()));
     }
@@ -247,6 +258,8 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     signals.abort();
     // It holds a part of the server: only once that is gone does the store close in good order.
     drop(signals.await);
+    app.commits.ended().await;
+    jobs::write_pulls_now(&app).await;
     // What is in memory of unfinished uploads goes to files, from where clients can go on.
     jobs::park(&app, 0).await;
     if let Some(log) = app.audit.log()
@@ -266,6 +279,7 @@ fn start_tasks(app: &Arc<App>, stores: &Stores, tasks: &mut JoinSet<()>, stop: &
         tasks.spawn(jobs::settle_objects(Arc::clone(metadata), blobs.clone(), app.claims.clone(), stop.clone()));
     }
     tasks.spawn(jobs::park_uploads(Arc::clone(app), stop.clone()));
+    tasks.spawn(jobs::write_pulls(Arc::clone(app), stop.clone()));
     if let Some(purging) = app.config.storage.upload_purging {
         tasks.spawn(jobs::purge_uploads(Arc::clone(app), purging, stop.clone()));
     }
@@ -341,6 +355,11 @@ fn open(driver: &Driver) -> anyhow::Result<Stores> {
         directories: metadata.clone(),
         files: Some((metadata, blobs)),
     })
+}
+
+/// What holds for every change.
+fn rules(config: &Config) -> Rules {
+    Rules { immutable: config.immutable.clone(), quotas: config.quotas.clone(), gc: config.gc.policy }
 }
 
 fn endpoint(listen: &Listen) -> Endpoint {

@@ -102,6 +102,25 @@ impl FsBlobs {
         Ok(files)
     }
 
+    /// Removes what is left of copies that a crash cut off, from one of the directories, if it has
+    /// not changed for `age`; returns how many there were. Blocks.
+    pub(crate) fn remove_leftovers(&self, fan_out: &Path, age: Duration) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for own in list(fan_out)? {
+            for path in list(&own)? {
+                let is_copy = path.extension().is_some_and(|extension| extension == "tmp");
+                let old = |path: &Path| {
+                    let changed = fs::symlink_metadata(path).and_then(|file| file.modified()).ok()?;
+                    SystemTime::now().duration_since(changed).ok().filter(|idle| *idle >= age)
+                };
+                if is_copy && old(&path).is_some() && fs::remove_file(&path).is_ok() {
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
     /// Makes the removal of files durable. Blocks.
     pub(crate) fn sync_removed(&self, files: &[Purge]) -> Result<(), StoreError> {
         let fan_outs: BTreeSet<PathBuf> = files

@@ -170,7 +170,7 @@ fn condemn(db: &Connection, blob: i64, now: i64) -> rusqlite::Result<bool> {
 /// G2.
 pub(super) fn retire(at: Context<'_>, policy: &Policy, limit: usize) -> rusqlite::Result<usize> {
     let Context { db, now, .. } = at;
-    if is_held(db, now)? {
+    if is_held(db)? {
         return Ok(0);
     }
     history::forget(db, now)?;
@@ -198,15 +198,15 @@ pub(super) fn retire(at: Context<'_>, policy: &Policy, limit: usize) -> rusqlite
     Ok(count)
 }
 
-/// Whether somebody, such as a backup, asked that no bytes go.
-fn is_held(db: &Connection, now: i64) -> rusqlite::Result<bool> {
+/// Whether somebody, such as a backup, asked that no bytes go. By the clock that they went by.
+fn is_held(db: &Connection) -> rusqlite::Result<bool> {
     let until = state(db, "gc.hold_until")?.and_then(|until| until.parse::<i64>().ok());
-    Ok(until.is_some_and(|until| until > now))
+    Ok(until.is_some_and(|until| until > super::now()))
 }
 
 /// Files to be removed.
-pub(super) fn purges(db: &Connection, limit: usize, now: i64) -> rusqlite::Result<Vec<Purge>> {
-    if is_held(db, now)? {
+pub(super) fn purges(db: &Connection, limit: usize) -> rusqlite::Result<Vec<Purge>> {
+    if is_held(db)? {
         return Ok(Vec::new());
     }
     let mut statement =

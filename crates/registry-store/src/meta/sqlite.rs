@@ -844,7 +844,7 @@ impl Collection for SqliteMetadata {
     }
 
     fn purges(&self, limit: usize) -> Answer<'_, Vec<Purge>> {
-        self.read("list files to remove", |db| review::purges(db, limit, now()))
+        self.read("list files to remove", |db| review::purges(db, limit))
     }
 
     fn names<'a>(&'a self, file: &'a Purge) -> Answer<'a, bool> {

@@ -10,7 +10,7 @@ use registry_core::{
     name::RepoName,
     reference::Tag,
     retention::Rules,
-    store::{BlobEntry, Change, Content, NewBlob, NewManifest, OutboxEvent, Place, Refusal, TagAction},
+    store::{BlobEntry, Change, Content, NewBlob, NewManifest, OutboxEvent, Place, Refusal, TagAction, TagFacts},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -99,6 +99,7 @@ pub(super) fn apply(at: Context<'_>, change: &Change, events: &[OutboxEvent]) ->
         }
         Change::PutManifest(name, manifest) => put_manifest(at, name, manifest)?,
         Change::DeleteTag(name, tag) => delete_tag(at, name, tag)?,
+        Change::Expire(name, seen) => expire(at, name, seen)?,
         Change::DeleteManifest(name, digest) => delete_manifest(at, name, digest)?,
         Change::DeleteBlob(name, digest) => {
             let unknown = || Refusal::BlobUnknown(*digest);
@@ -440,6 +441,22 @@ fn delete_tag(at: Context<'_>, name: &RepoName, tag: &Tag) -> Applied {
     history::note(at, repository.id, tag, TagAction::Deleted, &digest)?;
     untagged(at, manifest)?;
     Ok(())
+}
+
+/// Deletes a tag that is as it was seen.
+fn expire(at: Context<'_>, name: &RepoName, seen: &TagFacts) -> Applied {
+    let repository = known_repository(at.db, name)?;
+    let unchanged = at
+        .db
+        .prepare_cached(
+            "SELECT 1 FROM tag JOIN manifest ON manifest.id = tag.manifest JOIN blob ON blob.id = manifest.blob
+             WHERE tag.repository = ?1 AND tag.name = ?2 AND tag.updated_at = ?3 AND blob.digest = ?4",
+        )?
+        .exists(params![repository.id, seen.tag.as_str(), seen.pushed_at, seen.digest.to_key()])?;
+    if !unchanged {
+        return Err(Refusal::ManifestUnknown(seen.tag.to_string()).into());
+    }
+    delete_tag(at, name, &seen.tag)
 }
 
 fn insert_manifest(at: Context<'_>, repository: Repository<'_>, blob: i64, new: &NewManifest) -> Applied<i64> {

@@ -25,6 +25,7 @@ mod metadata;
 mod mounts;
 mod referrers;
 mod resume;
+mod rules;
 mod signals;
 mod tls;
 mod uploads;

@@ -33,6 +33,10 @@ fn orders() -> Vec<Value> {
         json!({"order": "grant-explain", "subject": "user:admin", "repository": "other/x", "right": "pull"}),
         json!({"order": "key-list"}),
         json!({"order": "key-rotate"}),
+        json!({"order": "gc-status"}),
+        json!({"order": "gc-run", "now": true, "untagged": true}),
+        json!({"order": "gc-pause"}),
+        json!({"order": "gc-resume"}),
     ]
 }
 
@@ -107,6 +111,17 @@ fn orders_need_the_right_proof_and_the_right_rights() {
     assert_eq!(everything(&house), before, "an order was carried out");
     // With the right ones they are carried out.
     assert_eq!(give(&house.admin(), &json!({"order": "key-rotate"})).status, 200);
+    assert_eq!(house.order(&json!({"order": "gc-status"}))["why"], Value::Null, "nobody paused it");
+    // An administrator's token looks, and changes nothing.
+    let pasted = house.order(&json!({"order": "user-token", "name": "admin"}));
+    let pasted = house.basic("admin", &text(&pasted["token"]));
+    verify("a token", &give(&pasted, &json!({"order": "gc-status"})), "200");
+    verify("a token", &give(&pasted, &json!({"order": "gc-pause"})), "403 DENIED");
+    assert_eq!(house.order(&json!({"order": "gc-pause"}))["state"], "stopped");
+    let log = std::fs::read_to_string(house.server.data().join("roadstead/audit/audit.log")).expect("the audit log");
+    let written = |parts: &[&str]| log.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+    assert!(written(&["gc-pause", "user:admin", r#""result":"ok""#]), "{log}");
+    assert!(written(&["gc-run", "user:bob", r#""untagged":true"#, r#""result":"denied""#]), "{log}");
 }
 
 #[test]
