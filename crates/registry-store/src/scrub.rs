@@ -40,6 +40,9 @@ const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Repositories that are told of one damaged blob, and shown with it.
 const HOLDERS: usize = 1000;
 
+/// What is being done when a blob is verified.
+const VERIFY: &str = "verify a blob";
+
 /// A blob that is to be verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
@@ -199,52 +202,34 @@ impl Scrubber {
         &self.ledger
     }
 
-    /// Verifies a blob. `pace` is told how many bytes were read, and says after some rest whether to
-    /// go on; `None` if it does not. An error is one that may pass, and says nothing about the blob.
-    pub async fn verify(
-        &self,
-        blob: &Candidate,
-        mut pace: impl AsyncFnMut(u64) -> bool,
-    ) -> Result<Option<Result<(), Flaw>>, StoreError> {
-        const OPERATION: &str = "verify a blob";
-        if blob.place == Place::Inline {
-            let (ledger, blob) = (Arc::clone(&self.ledger), blob.clone());
-            let verdict = blocking(OPERATION, move || {
-                ledger.read(OPERATION, |db| {
-                    let mut statement = db.prepare_cached("SELECT bytes FROM content WHERE blob = ?1")?;
-                    let mut rows = statement.query([blob.id])?;
-                    Ok(match rows.next()? {
-                        Some(row) => verify_bytes(row.get_ref(0)?.as_blob()?, &blob.digest, blob.size),
-                        None => Err(Flaw::Missing),
-                    })
-                })
-            });
-            let verdict = verdict.await??;
-            return Ok(pace(0).await.then_some(verdict));
-        }
-        let path = self.blobs.dir().blob_at(&blob.digest, blob.place);
-        let failed = |error| StoreError::io(format!("verify {}", path.display()), error);
-        let (opened, digest, size) = (path.clone(), blob.digest, blob.size);
-        let reading = blocking(OPERATION, move || Reading::open(&opened, &digest, size)).await?.map_err(failed)?;
-        let mut reading = match reading {
-            Ok(reading) => (reading, vec![0; CHUNK.min(usize::try_from(blob.size).unwrap_or(CHUNK)).max(1)]),
-            Err(flaw) => return self.judged(blob, flaw).map(Some),
-        };
+    /// Begins to verify a blob.
+    pub fn examine(&self, blob: &Candidate) -> Examination<'_> {
+        Examination { scrubber: self, blob: blob.clone(), reading: None }
+    }
+
+    /// Verifies a blob without a rest.
+    async fn verify(&self, blob: &Candidate) -> Result<Result<(), Flaw>, StoreError> {
+        let mut examination = self.examine(blob);
         loop {
-            let step;
-            (reading, step) = blocking(OPERATION, move || {
-                let (mut reading, mut buffer) = reading;
-                let step = reading.step(&mut buffer);
-                ((reading, buffer), step)
-            })
-            .await?;
-            match step.map_err(failed)? {
-                Step::Read(bytes) if pace(bytes).await => {}
-                Step::Read(_) => return Ok(None),
-                Step::Over(bytes, Ok(())) => return Ok(pace(bytes).await.then_some(Ok(()))),
-                Step::Over(_, Err(flaw)) => return self.judged(blob, flaw).map(Some),
+            if let Examined::Over(_, verdict) = examination.step().await? {
+                return Ok(verdict);
             }
         }
+    }
+
+    async fn verify_inline(&self, blob: Candidate) -> Result<Result<(), Flaw>, StoreError> {
+        let ledger = Arc::clone(&self.ledger);
+        let verify = move || {
+            ledger.read(VERIFY, |db| {
+                let mut statement = db.prepare_cached("SELECT bytes FROM content WHERE blob = ?1")?;
+                let mut rows = statement.query([blob.id])?;
+                Ok(match rows.next()? {
+                    Some(row) => verify_bytes(row.get_ref(0)?.as_blob()?, &blob.digest, blob.size),
+                    None => Err(Flaw::Missing),
+                })
+            })
+        };
+        blocking(VERIFY, verify).await?
     }
 
     /// Where all blobs of an algorithm are gone, it is not the blobs that are damaged.
@@ -282,7 +267,7 @@ impl Scrubber {
         };
         // Read before the claim is taken, for which pushes wait.
         let seen = blocking(OPERATION, identity.clone()).await?;
-        let Some(Err(flaw)) = self.verify(blob, async |_| true).await? else { return Ok(None) };
+        let Err(flaw) = self.verify(blob).await? else { return Ok(None) };
         let claim = self.claims.alone(&blob.digest).await;
         if blocking(OPERATION, identity).await? != seen {
             return Ok(None);
@@ -342,6 +327,59 @@ impl Scrubber {
     pub async fn tidy(&self) -> Result<usize, StoreError> {
         let quarantine = self.blobs.dir().quarantine();
         blocking("tidy the quarantine", move || tidy(&quarantine)).await?
+    }
+}
+
+/// How far the verifying of a blob is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Examined {
+    /// So many bytes were read, and there are more.
+    Read(u64),
+    /// That was all; so many bytes were read.
+    Over(u64, Result<(), Flaw>),
+}
+
+/// A blob that is being verified, piece by piece, so that somebody can rest in between.
+pub struct Examination<'a> {
+    scrubber: &'a Scrubber,
+    blob: Candidate,
+    reading: Option<(Reading, Vec<u8>)>,
+}
+
+impl Examination<'_> {
+    /// Reads the next piece, a mebibyte at most. An error is one that may pass, and says nothing
+    /// about the blob; after one, or the end, it begins anew.
+    pub async fn step(&mut self) -> Result<Examined, StoreError> {
+        let Self { scrubber, blob, reading } = self;
+        if blob.place == Place::Inline {
+            return Ok(Examined::Over(0, scrubber.verify_inline(blob.clone()).await?));
+        }
+        let path = scrubber.blobs.dir().blob_at(&blob.digest, blob.place);
+        let failed = |error| StoreError::io(format!("verify {}", path.display()), error);
+        let (opened, blob, before) = (path.clone(), blob.clone(), reading.take());
+        let read = move || {
+            let (mut reading, mut buffer) = match before {
+                Some(before) => before,
+                None => match Reading::open(&opened, &blob.digest, blob.size)? {
+                    Ok(reading) => {
+                        let length = CHUNK.min(usize::try_from(blob.size).unwrap_or(CHUNK)).max(1);
+                        (reading, vec![0; length])
+                    }
+                    Err(flaw) => return Ok((None, Step::Over(0, Err(flaw)))),
+                },
+            };
+            let step = reading.step(&mut buffer)?;
+            Ok((Some((reading, buffer)), step))
+        };
+        let (after, step) = blocking(VERIFY, read).await?.map_err(failed)?;
+        match step {
+            Step::Read(bytes) => {
+                *reading = after;
+                Ok(Examined::Read(bytes))
+            }
+            Step::Over(bytes, Ok(())) => Ok(Examined::Over(bytes, Ok(()))),
+            Step::Over(bytes, Err(flaw)) => Ok(Examined::Over(bytes, scrubber.judged(&self.blob, flaw)?)),
+        }
     }
 }
 

@@ -38,6 +38,7 @@ mod proxies;
 mod pulls;
 mod reservations;
 mod retention;
+mod scrub;
 mod sendfile;
 mod serve;
 mod server;
@@ -87,6 +88,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
+        Command::Scrub(command) => scrub::scrub(&command),
         Command::Gc(command) => gc::gc(&command),
         Command::GarbageCollect(options) => collect::collect(&options),
         Command::Check(options) => Ok(check::check(&options)),

@@ -25,6 +25,7 @@ use crate::{
     collector::{Collector, Wanted},
     failure::Chain,
     live::LiveDirectory,
+    scrub::Scrub,
 };
 use operation::Operation;
 
@@ -32,6 +33,8 @@ use operation::Operation;
 pub(crate) struct Operations {
     /// The collection; `None` where nothing outlives the process.
     pub(crate) collector: Option<Arc<Collector>>,
+    /// The scrub; `None` where nothing outlives the process.
+    pub(crate) scrub: Option<Arc<Scrub>>,
     /// Who there is, where there are accounts.
     pub(crate) live: Option<Arc<LiveDirectory>>,
     /// Where it is written down, where there is one.
@@ -85,6 +88,12 @@ impl Operations {
                 OrderError::new(Kind::Conflict, "nothing is collected here", hint)
             })
         };
+        let scrub = || {
+            self.scrub.as_ref().ok_or_else(|| {
+                let hint = "storage.inmemory has no files to be verified";
+                OrderError::new(Kind::Conflict, "nothing is verified here", hint)
+            })
+        };
         match operation {
             Operation::GcStatus {} => Ok(json!(collector()?.status(now).await?)),
             Operation::GcRun { now: at_once, untagged } => {
@@ -93,6 +102,8 @@ impl Operations {
             }
             Operation::GcPause {} => Ok(json!(collector()?.pause(now).await?)),
             Operation::GcResume {} => Ok(json!(collector()?.resume(now).await?)),
+            Operation::ScrubStatus {} => Ok(json!(scrub()?.status().await?)),
+            Operation::ScrubRun {} => Ok(json!({ "pass": scrub()?.ask() })),
             Operation::Foreign => Err(OrderError::invalid("this is no order", "look how it is written")),
         }
     }

@@ -27,6 +27,7 @@ use registry_store::{
     data_dir::DataDir,
     disk::Poison,
     meta::{memory::MemoryMetadata, sqlite::SqliteMetadata},
+    scrub::Scrubber,
 };
 use service::{
     audit::{AuditLog, AuditOptions},
@@ -69,6 +70,7 @@ use crate::{
     permit::Turns,
     pulls::Pulls,
     reservations::Reservations,
+    scrub::Scrub,
     server,
     sessions::Sessions,
     signing,
@@ -168,8 +170,16 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         let files = Files { metadata: Arc::clone(metadata), blobs: blobs.clone(), claims: claims.clone() };
         Arc::new(Collector::new(files, config.gc, metrics.collection.clone()))
     });
+    let scrub = match &stores.files {
+        Some((metadata, blobs)) => {
+            let scrubber = Scrubber::open(Arc::clone(metadata), blobs.clone(), claims.clone())?;
+            Some(Arc::new(Scrub::new(scrubber, config.scrub, metrics.scrub.clone())))
+        }
+        None => None,
+    };
     let operations = Arc::new(Operations {
         collector: collector.clone(),
+        scrub: scrub.clone(),
         live: accounts.as_ref().map(|accounts| Arc::clone(&accounts.live)),
         audit: accounts.as_ref().map(|accounts| Arc::clone(&accounts.log)),
     });
@@ -229,6 +239,9 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     if let Some(collector) = &collector {
         let app = Arc::clone(&app);
         tasks.spawn(Arc::clone(collector).run(move || app.is_read_only(), stop.clone()));
+    }
+    if let Some(scrub) = scrub {
+        tasks.spawn(scrub.run(Arc::clone(&app), stop.clone()));
     }
     if let Some(socket) = socket {
         tasks.spawn(socket.serve(Desk { admin: app.admin.clone(), operations }, stop.clone()));

@@ -32,6 +32,14 @@ pub(crate) enum Operation {
     ///
     /// As `gc-status`
     GcResume {},
+    /// How much is verified, and what is damaged.
+    ///
+    /// See [`Status`](crate::scrub::status::Status).
+    ScrubStatus {},
+    /// Begins to verify everything now.
+    ///
+    /// `{pass: number}`; the pass is over once `scrub-status` shows that number as its last one
+    ScrubRun {},
     /// An order that belongs to another family.
     #[serde(other)]
     Foreign,
@@ -40,7 +48,7 @@ pub(crate) enum Operation {
 impl Operation {
     /// Whether it changes anything.
     pub(crate) fn changes(&self) -> bool {
-        !matches!(self, Self::GcStatus {} | Self::Foreign)
+        !matches!(self, Self::GcStatus {} | Self::ScrubStatus {} | Self::Foreign)
     }
 
     /// What the audit log says of it: `order` and all fields.

@@ -49,7 +49,7 @@ fn served(path: &Path, admin: &Arc<Admin>) -> (Shutdown, JoinHandle<()>) {
 }
 
 fn operations() -> Arc<Operations> {
-    Arc::new(Operations { collector: None, live: None, audit: None })
+    Arc::new(Operations { collector: None, scrub: None, live: None, audit: None })
 }
 
 #[tokio::test]
