@@ -455,7 +455,8 @@ impl<'a> Copy<'a> {
                 let blob = read().map_err(failed())?;
                 if blob.place == Place::Inline {
                     let bytes = row.get_ref(5).and_then(|value| Ok(value.as_blob_or_null()?)).map_err(failed())?;
-                    let verdict = bytes.map_or(Err(Flaw::Missing), |bytes| verify_bytes(bytes, &blob.digest, blob.size));
+                    let verdict =
+                        bytes.map_or(Err(Flaw::Missing), |bytes| verify_bytes(bytes, &blob.digest, blob.size));
                     self.note(blob, verdict);
                 } else {
                     self.see_to(blob)?;

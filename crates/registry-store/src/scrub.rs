@@ -5,8 +5,7 @@
 //! Does not own when what is read, nor how fast.
 
 use std::{
-    fs,
-    io,
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -63,8 +62,6 @@ pub struct Totals {
     pub due: (u64, u64),
     /// When the one was verified that waits longest, in seconds since 1970; 0 for never.
     pub oldest: i64,
-    /// Blobs that are damaged.
-    pub damaged: u64,
 }
 
 /// A repository that holds a blob.
@@ -149,24 +146,29 @@ impl Ledger {
                 "SELECT count(*) FILTER (WHERE state = 0), ifnull(sum(size) FILTER (WHERE state = 0), 0),
                     count(*) FILTER (WHERE state = 0 AND verified_at < ?1),
                     ifnull(sum(size) FILTER (WHERE state = 0 AND verified_at < ?1), 0),
-                    ifnull(min(verified_at) FILTER (WHERE state = 0), 0), count(*) FILTER (WHERE state = 2) FROM blob",
+                    ifnull(min(verified_at) FILTER (WHERE state = 0), 0) FROM blob",
             )?
             .query_row([before], |row| {
-                Ok(Totals {
-                    all: (row.get(0)?, row.get(1)?),
-                    due: (row.get(2)?, row.get(3)?),
-                    oldest: row.get(4)?,
-                    damaged: row.get(5)?,
-                })
+                Ok(Totals { all: (row.get(0)?, row.get(1)?), due: (row.get(2)?, row.get(3)?), oldest: row.get(4)? })
             })
+        })
+    }
+
+    /// How many blobs are damaged. Blocks, but not for long.
+    pub fn damaged_count(&self) -> Result<u64, StoreError> {
+        self.read("count damaged blobs", |db| {
+            db.prepare_cached("SELECT count(*) FROM blob WHERE state = 2 AND state != 0")?
+                .query_row([], |row| row.get(0))
         })
     }
 
     /// Up to `limit` damaged blobs, in the order of their digests. Blocks.
     pub fn damaged(&self, limit: usize) -> Result<Vec<Damaged>, StoreError> {
         self.read("list damaged blobs", |db| {
-            let mut statement = db
-                .prepare_cached("SELECT id, digest, size, state_at FROM blob WHERE state = 2 ORDER BY digest LIMIT ?1")?;
+            let mut statement = db.prepare_cached(
+                "SELECT id, digest, size, state_at FROM blob WHERE state = 2 AND state != 0
+                     ORDER BY digest LIMIT ?1",
+            )?;
             let mut rows = statement.query([limit])?;
             let mut all = Vec::new();
             while let Some(row) = rows.next()? {
@@ -286,9 +288,10 @@ impl Scrubber {
             }
             Ok(true)
         });
-        let marked: Result<bool, StoreError> = done
-            .await
-            .map_err(|source| StoreError::Failed { operation: "put a damaged blob aside".into(), source: source.into() })?;
+        let marked: Result<bool, StoreError> = done.await.map_err(|source| StoreError::Failed {
+            operation: "put a damaged blob aside".into(),
+            source: source.into(),
+        })?;
         Ok(marked?.then_some(flaw))
     }
 
@@ -299,7 +302,7 @@ impl Scrubber {
         let (ledger, dir) = (Arc::clone(&self.ledger), DataDir::peek(self.blobs.dir().root()));
         let sound = blocking(OPERATION, move || {
             let rows: Vec<(i64, Digest, u64, i64)> = ledger.read(OPERATION, |db| {
-                db.prepare_cached("SELECT id, digest, size, place FROM blob WHERE state = 2 AND place != 0 LIMIT 10000")?
+                db.prepare_cached("SELECT id, digest, size, place FROM blob WHERE state = 2 AND state != 0 AND place != 0 LIMIT 10000")?
                     .query_map([], |row| Ok((row.get(0)?, digest_from(row, 1)?, row.get(2)?, row.get(3)?)))?
                     .collect()
             })?;
@@ -456,12 +459,7 @@ pub(crate) fn mark_damaged(
 }
 
 /// Marks a damaged blob as sound, if it is still where it was.
-pub(crate) fn mark_sound(
-    db: &Connection,
-    id: i64,
-    place: i64,
-    touched: &mut Vec<RepoName>,
-) -> rusqlite::Result<bool> {
+pub(crate) fn mark_sound(db: &Connection, id: i64, place: i64, touched: &mut Vec<RepoName>) -> rusqlite::Result<bool> {
     let marked = db
         .prepare_cached(
             "UPDATE blob SET state = 0, state_at = ?3, verified_at = ?3 WHERE id = ?1 AND place = ?2 AND state = 2",
@@ -478,4 +476,118 @@ fn every_holder(db: &Connection, blob: i64) -> rusqlite::Result<Vec<RepoName>> {
     )?;
     let names = statement.query_map([blob], |row| row.get::<_, String>(0))?;
     names.filter_map(|name| name.map(|name| name.parse().ok()).transpose()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use registry_core::store::{Blobs as _, Change, Commit, Content, Metadata as _, NewBlob};
+
+    use super::*;
+    use crate::hash::digest_of;
+
+    struct Stores {
+        metadata: Arc<SqliteMetadata>,
+        blobs: FsBlobs,
+        scrubber: Scrubber,
+    }
+
+    fn open(root: &Path) -> Stores {
+        let (dir, poison) = (DataDir::open(root).unwrap(), Poison::default());
+        let metadata = Arc::new(SqliteMetadata::open_in(&dir, poison.clone()).unwrap());
+        let blobs = FsBlobs::new(dir, poison);
+        let scrubber = Scrubber::open(Arc::clone(&metadata), blobs.clone(), Claims::default()).unwrap();
+        Stores { metadata, blobs, scrubber }
+    }
+
+    async fn push(stores: &Stores, bytes: &[u8]) -> (Digest, PathBuf) {
+        let name: RepoName = "r".parse().unwrap();
+        let digest = digest_of(registry_core::digest::Algorithm::Sha256, bytes);
+        let place = stores.metadata.place(&digest).await.unwrap();
+        let mut staging = stores.blobs.stage(&name, "id", digest.algorithm()).await.unwrap();
+        staging.append(bytes.to_vec().into()).await.unwrap();
+        let Commit::Stored { place, size } = staging.commit(digest, place).await.unwrap() else { panic!("no match") };
+        let blob = NewBlob { digest, size, content: Content::Stored(place) };
+        stores.metadata.apply(Change::PutBlob(name, blob), Vec::new()).await.unwrap();
+        (digest, stores.blobs.dir().blob_at(&digest, place))
+    }
+
+    fn tell() -> Tell {
+        Box::new(|holders| {
+            let body = holders.iter().map(|holder| holder.repository.to_string()).collect();
+            vec![OutboxEvent { endpoint: "e".into(), body }]
+        })
+    }
+
+    async fn is_served(stores: &Stores, digest: &Digest) -> bool {
+        stores.metadata.blob(&"r".parse().unwrap(), digest).await.unwrap().is_some()
+    }
+
+    #[tokio::test]
+    async fn a_blob_is_only_put_aside_where_it_was_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = open(dir.path());
+        let bytes = vec![7; 100_000];
+        let (digest, path) = push(&stores, &bytes).await;
+        let due = || stores.scrubber.ledger().due(i64::MAX, 10).unwrap();
+        let [blob] = &due()[..] else { panic!("one is due") };
+        fs::write(&path, [8; 100_000]).unwrap();
+        // Mended by a push between the look and the claim.
+        push(&stores, &bytes).await;
+        assert_eq!(stores.scrubber.put_aside(blob, tell()).await.unwrap(), None);
+        assert!(is_served(&stores, &digest).await);
+
+        fs::write(&path, [8; 100_000]).unwrap();
+        let version = stores.metadata.version(&"r".parse().unwrap());
+        let flaw = stores.scrubber.put_aside(blob, tell()).await.unwrap();
+        assert!(matches!(flaw, Some(Flaw::Content(_))), "{flaw:?}");
+        assert_ne!(stores.metadata.version(&"r".parse().unwrap()), version, "kept answers are still good");
+        assert!(!is_served(&stores, &digest).await && !path.exists());
+        assert_eq!(stores.metadata.pending("e", 10).await.unwrap()[0].event.body, "r");
+        assert_eq!(stores.scrubber.ledger().damaged(10).unwrap()[0].digest, digest);
+        assert!(due().is_empty());
+        // A second time there is nothing to do, and the event is not told again.
+        assert_eq!(stores.scrubber.put_aside(blob, tell()).await.unwrap(), None);
+        assert_eq!(stores.metadata.pending("e", 10).await.unwrap().len(), 1);
+
+        // Put back by hand, or brought again by a push, it is served.
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(stores.scrubber.reinstate().await.unwrap(), [digest]);
+        assert!(is_served(&stores, &digest).await);
+        fs::write(&path, [8; 100_000]).unwrap();
+        let [blob] = &due()[..] else { panic!("one is due") };
+        assert!(stores.scrubber.put_aside(blob, tell()).await.unwrap().is_some());
+        let (_, elsewhere) = push(&stores, &bytes).await;
+        assert!(is_served(&stores, &digest).await && elsewhere != path);
+        assert_eq!(stores.scrubber.ledger().damaged_count().unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_verified_is_not_due_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = open(dir.path());
+        for seed in 0..5_u8 {
+            push(&stores, &[seed; 70_000]).await;
+        }
+        let ledger = stores.scrubber.ledger();
+        assert!(ledger.due(now() - 60, 10).unwrap().is_empty(), "its digest was compared when it came");
+        let due = ledger.due(now() + 10, 3).unwrap();
+        assert_eq!(due.len(), 3);
+        stores.scrubber.verified(due.clone(), now() + 10).await.unwrap();
+        let rest = ledger.due(now() + 10, 10).unwrap();
+        assert!(rest.len() == 2 && rest.iter().all(|blob| !due.contains(blob)));
+        let totals = ledger.totals(now() + 10).unwrap();
+        assert_eq!((totals.all, totals.due), ((5, 350_000), (2, 140_000)));
+    }
+
+    #[test]
+    fn the_quarantine_is_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(tidy(&dir.path().join("none")).unwrap(), 0);
+        for number in 0..KEPT + 5 {
+            fs::write(dir.path().join(number.to_string()), "").unwrap();
+        }
+        assert_eq!(tidy(dir.path()).unwrap(), 5);
+        assert_eq!(tidy(dir.path()).unwrap(), 0);
+    }
 }

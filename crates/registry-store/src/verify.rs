@@ -198,7 +198,10 @@ mod tests {
             }
             let mut read = 0;
             let whole = verify_file(&path, &digest, size, &mut vec![0; CHUNK], |bytes| read += bytes).unwrap();
-            assert_eq!(verify_size(&path, size).unwrap().is_err(), stored.is_none_or(|bytes| bytes.len() != content.len()));
+            assert_eq!(
+                verify_size(&path, size).unwrap().is_err(),
+                stored.is_none_or(|bytes| bytes.len() != content.len())
+            );
             if let Some(stored) = stored {
                 assert_eq!(verify_bytes(stored, &digest, size), whole);
                 if stored.len() == content.len() {

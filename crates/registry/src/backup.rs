@@ -13,13 +13,7 @@ use registry_store::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    admin::plan::timestamp,
-    cli::Format,
-    meter::Meter,
-    size::Size,
-    target::Target,
-};
+use crate::{admin::plan::timestamp, cli::Format, meter::Meter, size::Size, target::Target};
 
 /// What to back up where.
 #[derive(Debug, Args)]
@@ -112,7 +106,8 @@ fn say(format: Format, verb: &str, to: &Path, summary: &Summary) -> ExitCode {
             }
             if !is_whole {
                 println!(
-                    "incomplete: {} blobs could not be had; push them again, and repeat this", summary.flawed_count
+                    "incomplete: {} blobs could not be had; push them again, and repeat this",
+                    summary.flawed_count
                 );
             }
         }

@@ -7,13 +7,7 @@ use clap::Args;
 use registry_store::check::{CheckError, Kind, Options, Report, check as look};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    cli::Format,
-    meter::Meter,
-    size::Size,
-    serve::index_policy,
-    target::Target,
-};
+use crate::{cli::Format, meter::Meter, serve::index_policy, size::Size, target::Target};
 
 /// What it exits with when it cannot look.
 const CANNOT_LOOK: u8 = 2;
@@ -80,8 +74,7 @@ fn show(report: &Report) {
         report.tags,
         report.repositories
     );
-    let counts: Vec<String> =
-        report.counts.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
+    let counts: Vec<String> = report.counts.iter().map(|(kind, count)| format!("{count} {}", kind.as_str())).collect();
     match (report.is_sound(), counts.is_empty()) {
         (true, true) => println!("sound"),
         (true, false) => println!("sound; in the way: {}", counts.join(", ")),
@@ -95,9 +88,7 @@ fn as_json(report: &Report) -> Value {
         .into_iter()
         .map(|kind| (kind.as_str().to_owned(), json!(report.counts.get(&kind).copied().unwrap_or(0))))
         .collect();
-    let problem = |problem: &registry_store::check::Problem| {
-        json!({ "kind": problem.kind.as_str(), "subject": problem.subject, "detail": problem.detail })
-    };
+    let problem = |problem: &registry_store::check::Problem| json!({ "kind": problem.kind.as_str(), "subject": problem.subject, "detail": problem.detail });
     json!({
         "ok": report.is_sound(),
         "blobs": report.blobs,

@@ -76,11 +76,9 @@ pub(crate) enum Command {
     )]
     Backup(Backup),
     /// Make a data directory of a backup
-    #[command(
-        after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
+    #[command(after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
                       Examples:\n  registry restore /backups/registry /srv/registry\n  \
-                      registry restore /backups/registry /srv/registry --replace-metadata"
-    )]
+                      registry restore /backups/registry /srv/registry --replace-metadata")]
     Restore(Restore),
     /// Say of every key of a configuration whether it is honoured
     #[command(

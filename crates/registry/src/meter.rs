@@ -34,7 +34,8 @@ impl Meter {
             return;
         }
         self.shown = Instant::now();
-        let left = estimate(self.began.elapsed(), done, all).map_or(String::new(), |left| format!(", {} left", span(left)));
+        let left =
+            estimate(self.began.elapsed(), done, all).map_or(String::new(), |left| format!(", {} left", span(left)));
         let line = format!("{} of {} {}{left}", Size(done), Size(all), self.verb);
         // Nobody reads it: no reason to stop the work.
         if self.is_terminal {

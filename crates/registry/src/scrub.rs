@@ -21,9 +21,7 @@ use registry_core::{
     digest::Digest,
     store::{OutboxEvent, StoreError},
 };
-use registry_store::{
-    scrub::{Candidate, Damaged, Examined, Holder, Ledger, Scrubber, Totals},
-};
+use registry_store::scrub::{Candidate, Damaged, Examined, Holder, Ledger, Scrubber, Totals};
 use service::shutdown::Shutdown;
 use tokio::{
     sync::Notify,
@@ -84,6 +82,8 @@ pub(crate) struct Scrub {
 struct Course {
     /// The number of the pass that was asked for last.
     asked: u64,
+    /// What was verified before that was due in it.
+    before: i64,
     current: Option<Current>,
     last: Option<Pass>,
     trouble: Option<(i64, String)>,
@@ -151,10 +151,10 @@ impl Scrub {
             let mut course = self.course();
             course.asked += 1;
             let started = wall();
-            // What is pushed in this very second is verified, too.
-            let before = started.saturating_add(1);
-            course.current =
-                Some(Current { number: course.asked, started, before, blobs: 0, bytes: 0, damaged: 0 });
+            // What was pushed or verified in this very second is verified, too.
+            let before = started.max(course.before).saturating_add(1);
+            course.before = before;
+            course.current = Some(Current { number: course.asked, started, before, blobs: 0, bytes: 0, damaged: 0 });
             course.counted = None;
             course.asked
         };
@@ -167,9 +167,17 @@ impl Scrub {
         let mut rest = FIRST.min(self.settings.period);
         let mut pacer = Pacer { next: Instant::now() };
         loop {
-            tokio::select! {
-                going = pause(&stop, rest) => if !going { return },
-                () = self.wake.notified() => {}
+            let until = Instant::now() + rest;
+            loop {
+                self.count_damaged().await;
+                let left = until.saturating_duration_since(Instant::now()).min(COUNTED_FOR);
+                tokio::select! {
+                    going = pause(&stop, left) => if !going { return },
+                    () = self.wake.notified() => break,
+                }
+                if Instant::now() >= until {
+                    break;
+                }
             }
             let is_asked = self.course().current.is_some();
             rest = LONGEST.min(self.settings.period);
@@ -215,9 +223,17 @@ impl Scrub {
         }
         let ledger = Arc::clone(self.scrubber.ledger());
         let totals = blocking(move || ledger.totals(before)).await?;
-        self.counters.damaged.set(i64::try_from(totals.damaged).unwrap_or(i64::MAX));
         self.course().counted = Some((Instant::now(), before, totals));
         Ok(totals)
+    }
+
+    /// Counts damaged blobs: pushes mend them, and nobody says so.
+    async fn count_damaged(&self) {
+        let ledger = Arc::clone(self.scrubber.ledger());
+        match blocking(move || ledger.damaged_count()).await {
+            Ok(count) => drop(self.counters.damaged.set(i64::try_from(count).unwrap_or(i64::MAX))),
+            Err(error) => tracing::debug!(error = %Chain(&error), "count damaged blobs"),
+        }
     }
 
     /// Verifies what is due, until nothing is.
@@ -378,7 +394,7 @@ impl Scrub {
     pub(crate) async fn status(&self) -> Result<Status, OrderError> {
         let totals = self.count(self.before()).await?;
         let ledger = Arc::clone(self.scrubber.ledger());
-        let damaged = blocking(move || ledger.damaged(LISTED)).await?;
+        let damaged = blocking(move || Ok((ledger.damaged_count()?, ledger.damaged(LISTED)?))).await?;
         let course = self.course();
         let state = match (course.is_verifying, &course.trouble, self.settings.enabled) {
             (true, ..) => State::Verifying,
@@ -386,7 +402,8 @@ impl Scrub {
             (false, None, true) => State::Idle,
             (false, None, false) => State::Disabled,
         };
-        let left = (state == State::Verifying && course.pace > 0).then(|| totals.due.1.max(totals.due.0 * LEAST) / course.pace);
+        let left = (state == State::Verifying && course.pace > 0)
+            .then(|| totals.due.1.max(totals.due.0 * LEAST) / course.pace);
         Ok(Status {
             pass: course.current.map(|pass| pass.number),
             pace: course.is_verifying.then_some(course.pace),
@@ -397,7 +414,7 @@ impl Scrub {
             }),
             last: course.last.clone(),
             error: course.trouble.as_ref().map(|(at, text)| Trouble { at: timestamp(*at), text: text.clone() }),
-            ..stored(&totals, &damaged, &self.settings, state)
+            ..stored(&totals, damaged, &self.settings, state)
         })
     }
 }
@@ -422,8 +439,7 @@ async fn blocking<T: Send + 'static>(
 
 /// The events of a damaged blob, one for each repository and receiver.
 fn events(app: &App, digest: &Digest, size: u64, holders: &[Holder]) -> Vec<OutboxEvent> {
-    let requested =
-        Requested { id: "", address: String::new(), host: "", method: "", user_agent: "", actor: "scrub" };
+    let requested = Requested { id: "", address: String::new(), host: "", method: "", user_agent: "", actor: "scrub" };
     let http = &app.config.http;
     let origin = http.host.as_ref().map_or_else(String::new, |host| format!("{host}{}", http.prefix));
     let mut events = Vec::new();
@@ -437,7 +453,12 @@ fn events(app: &App, digest: &Digest, size: u64, holders: &[Holder]) -> Vec<Outb
     events
 }
 
-fn stored(totals: &Totals, damaged: &[Damaged], settings: &Scrubbing, state: State) -> Status {
+fn stored(
+    totals: &Totals,
+    (damaged_count, damaged): (u64, Vec<Damaged>),
+    settings: &Scrubbing,
+    state: State,
+) -> Status {
     Status {
         state,
         rate: settings.rate,
@@ -445,7 +466,7 @@ fn stored(totals: &Totals, damaged: &[Damaged], settings: &Scrubbing, state: Sta
         all: totals.all.into(),
         verified: (totals.all.0.saturating_sub(totals.due.0), totals.all.1.saturating_sub(totals.due.1)).into(),
         oldest: (totals.oldest > 0 && totals.all.0 > 0).then(|| timestamp(totals.oldest)),
-        damaged_count: totals.damaged.max(damaged.len() as u64),
+        damaged_count,
         damaged: damaged.iter().map(status::Damaged::from).collect(),
         pass: None,
         pace: None,
@@ -497,7 +518,8 @@ pub(crate) fn scrub(command: &Command) -> Result<ExitCode> {
             Command::Run { format, target } => (*format, pass(target).await?),
         };
         show(format, &status)?;
-        if let (Command::Run { .. }, Some(error)) = (command, status.last.as_ref().and_then(|last| last.error.as_ref())) {
+        if let (Command::Run { .. }, Some(error)) = (command, status.last.as_ref().and_then(|last| last.error.as_ref()))
+        {
             return Err(anyhow!("the pass did not come to its end: {error}"));
         }
         Ok(if status.damaged_count == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -513,7 +535,8 @@ async fn look(target: &Target) -> Result<Status> {
     let settings = found.config.map(|config| config.scrub).unwrap_or_default();
     let ledger = Ledger::open(&found.root)?;
     let totals = ledger.totals(wall().saturating_sub(seconds(settings.period)))?;
-    Ok(stored(&totals, &ledger.damaged(LISTED)?, &settings, State::NoServer))
+    let damaged = (ledger.damaged_count()?, ledger.damaged(LISTED)?);
+    Ok(stored(&totals, damaged, &settings, State::NoServer))
 }
 
 /// Has the server verify everything, and waits for the end.
@@ -526,7 +549,8 @@ async fn pass(target: &Target) -> Result<Status> {
     let number = answer["pass"].as_u64().context("understand the server's answer")?;
     let mut meter = Meter::new("verified");
     loop {
-        let answer = messenger.send(&Operation::ScrubStatus {}).await.context("the pass goes on without this command")?;
+        let answer =
+            messenger.send(&Operation::ScrubStatus {}).await.context("the pass goes on without this command")?;
         let status: Status = serde_json::from_value(answer).context("understand the server's answer")?;
         if status.last.as_ref().is_some_and(|last| last.number >= number) {
             return Ok(status);
@@ -548,9 +572,9 @@ fn table(status: &Status) -> String {
     let mut text = String::new();
     let mut row = |name: &str, value: String| text.push_str(&format!("{name:<10}{value}\n"));
     let pace = status.pace.map_or_else(String::new, |pace| format!(" at {} a second", Size(pace)));
-    let left = status.seconds_left.map_or_else(String::new, |left| {
-        format!(", about {} to go", span(Duration::from_secs(left)))
-    });
+    let left = status
+        .seconds_left
+        .map_or_else(String::new, |left| format!(", about {} to go", span(Duration::from_secs(left))));
     row("scrub", format!("{}{pace}{left}", status.state.as_str()));
     let (done, all) = (&status.verified, &status.all);
     let within = match status.pass {
@@ -571,10 +595,13 @@ fn table(status: &Status) -> String {
     if let Some(Trouble { at, text }) = &status.error {
         row("error", format!("at {at}: {text}"));
     }
-    row("damaged", match status.damaged_count {
-        0 => "none".to_owned(),
-        count => format!("{count}; each is mended by the next push of it"),
-    });
+    row(
+        "damaged",
+        match status.damaged_count {
+            0 => "none".to_owned(),
+            count => format!("{count}; each is mended by the next push of it"),
+        },
+    );
     for status::Damaged { digest, size, since, repositories } in &status.damaged {
         let holders = if repositories.is_empty() { "no repository".to_owned() } else { repositories.join(", ") };
         text.push_str(&format!("  {digest}  {}, since {since}, in {holders}\n", Size(*size)));

@@ -244,8 +244,10 @@ fn put_blob(at: Context<'_>, blob: &NewBlob) -> Applied<i64> {
             return Err(Refusal::PlaceRetired(blob.digest).into());
         }
         // Its digest was compared just now, on its way in.
-        db.prepare_cached("INSERT INTO blob (digest, size, place, created_at, verified_at) VALUES (?1, ?2, ?3, ?4, ?4)")?
-            .execute(params![key, size, place, now])?;
+        db.prepare_cached(
+            "INSERT INTO blob (digest, size, place, created_at, verified_at) VALUES (?1, ?2, ?3, ?4, ?4)",
+        )?
+        .execute(params![key, size, place, now])?;
         let id = db.last_insert_rowid();
         keep_content(id)?;
         return Ok(id);
