@@ -577,10 +577,7 @@ impl<'a> Copy<'a> {
                 None => {}
             }
         }
-        let mut opened = match opened {
-            Ok(file) => file,
-            Err(_) => return self.flaw_at(&source, blob),
-        };
+        let Ok(mut opened) = opened else { return self.flaw_at(&source, blob) };
         let file = File::create(&temporary).map_err(io_failed("write", &temporary))?;
         // On file systems that can, both share the bytes until one is written to.
         if rustix::fs::ioctl_ficlone(&file, &opened).is_err() {

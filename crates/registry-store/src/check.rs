@@ -409,7 +409,7 @@ fn blobs(
                 }
             }
             (other, _) => {
-                report.add(Kind::Metadata, digest.to_string(), format!("its state is {other}, which is none"))
+                report.add(Kind::Metadata, digest.to_string(), format!("its state is {other}, which is none"));
             }
         }
         done = before.saturating_add(size);
