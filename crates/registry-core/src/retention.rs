@@ -150,3 +150,6 @@ impl Usage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -111,6 +111,9 @@ pub enum Change {
     PutManifest(RepoName, Box<NewManifest>),
     /// A tag goes; its manifest stays until the collection finds that nothing reaches it.
     DeleteTag(RepoName, Tag),
+    /// A tag goes as with `DeleteTag`, if it still names what it did and was not pushed since; else
+    /// this is refused as if it were not there.
+    Expire(RepoName, TagFacts),
     /// A manifest goes, and the tags that name it. It can be brought back for the grace period.
     DeleteManifest(RepoName, Digest),
     /// A repository no longer holds a blob.
@@ -136,6 +139,7 @@ impl Change {
             | Self::Mount { to: name, .. }
             | Self::PutManifest(name, _)
             | Self::DeleteTag(name, _)
+            | Self::Expire(name, _)
             | Self::DeleteManifest(name, _)
             | Self::DeleteBlob(name, _)
             | Self::Undelete(name, _) => Some(name),

@@ -6,6 +6,7 @@
 //! <root>/roadstead/lock                                             held while a server runs
 //! <root>/roadstead/meta.sqlite3                                     rows
 //! <root>/roadstead/uploads/<id>.<owner>                             uploads in progress
+//! <root>/roadstead/quarantine/<hex>.<place>                         files of damaged blobs, for a while
 //! <root>/roadstead/admin.sock                                       takes commands while a server runs
 //! <root>/roadstead/adopted                                          another server's link files are out of date
 //! <root>/roadstead/audit/audit.log                                  who did what; older ones end in .1, .2, ...
@@ -84,6 +85,27 @@ impl DataDir {
             Err(TryLockError::Error(error)) => return Err(failed(&path)(error)),
         }
         Ok(Self { _lock: Some(lock), ..dir })
+    }
+
+    /// Opens a data directory that nobody may write to meanwhile, to look at it; others may look as
+    /// well. Makes nothing, and works where nothing can be written.
+    pub fn open_to_read(root: &Path) -> Result<Self, DataDirError> {
+        let mut dir = Self::peek(root);
+        let path = dir.own().join("lock");
+        let failed = |source| DataDirError::Open { path: path.clone(), source };
+        let lock = match File::open(&path) {
+            Ok(lock) => lock,
+            // Nobody ever wrote here.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(dir),
+            Err(error) => return Err(failed(error)),
+        };
+        match lock.try_lock_shared() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(DataDirError::Locked(root.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        dir._lock = Some(lock);
+        Ok(dir)
     }
 
     /// Whether some of the directories were made just now.
@@ -177,6 +199,11 @@ impl DataDir {
     /// Where uploads in progress are.
     pub fn uploads(&self) -> PathBuf {
         self.own().join("uploads")
+    }
+
+    /// Where files of damaged blobs are kept for a while.
+    pub fn quarantine(&self) -> PathBuf {
+        self.own().join("quarantine")
     }
 
     /// The socket of the admin API.

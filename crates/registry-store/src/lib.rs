@@ -3,7 +3,9 @@
 //! Owns every SQL statement and every path below the data directory. Knows neither HTTP nor users.
 
 pub mod adopt;
+pub mod backup;
 pub mod blob;
+pub mod check;
 pub mod claims;
 pub mod data_dir;
 pub mod disk;
@@ -12,3 +14,5 @@ pub mod fuzzing;
 pub mod hash;
 pub mod maintenance;
 pub mod meta;
+pub mod scrub;
+pub mod verify;

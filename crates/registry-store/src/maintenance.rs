@@ -49,7 +49,7 @@ pub async fn settle(
     Ok(count)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
@@ -138,18 +138,38 @@ pub async fn sweep(
     part: &Path,
     age: Duration,
 ) -> Result<Swept, StoreError> {
-    let (lister, part) = (blobs.clone(), part.to_owned());
-    let files = blocking("list blobs", move || lister.files(&part)).await??;
-    let mut swept = Swept { looked: files.len() as u64, ..Swept::default() };
-    let now = SystemTime::now();
-    for (file, changed, size) in files {
-        let old = now.duration_since(changed).is_ok_and(|idle| idle >= age);
-        if old && !metadata.names(&file).await? && remove(metadata, blobs, claims, &file).await? {
+    let (lister, there) = (blobs.clone(), part.to_owned());
+    let leftovers = blocking("list blobs", move || lister.remove_leftovers(&there, age)).await??;
+    let (found, looked) = unnamed(metadata, blobs, part, age).await?;
+    let mut swept = Swept { looked, files: leftovers, bytes: 0 };
+    for (file, size) in found {
+        if remove(metadata, blobs, claims, &file).await? {
             swept.files += 1;
             swept.bytes += size;
         }
     }
     Ok(swept)
+}
+
+/// The files of a part that no row names and that have not changed for `age`, with their sizes, and
+/// how many were looked at. A push may give them a row at any moment.
+pub async fn unnamed(
+    metadata: &SqliteMetadata,
+    blobs: &FsBlobs,
+    part: &Path,
+    age: Duration,
+) -> Result<(Vec<(Purge, u64)>, u64), StoreError> {
+    let (lister, part) = (blobs.clone(), part.to_owned());
+    let files = blocking("list blobs", move || lister.files(&part)).await??;
+    let (now, looked) = (SystemTime::now(), files.len() as u64);
+    let mut found = Vec::new();
+    for (file, changed, size) in files {
+        let old = now.duration_since(changed).is_ok_and(|idle| idle >= age);
+        if old && !metadata.names(&file).await? {
+            found.push((file, size));
+        }
+    }
+    Ok((found, looked))
 }
 
 /// How many reviews come due within so many seconds after `now`. After a round that waits only for

@@ -3,11 +3,14 @@
 pub(crate) mod adoption;
 pub(crate) mod document;
 mod history;
+#[cfg(test)]
+mod interleavings;
 pub mod memory;
-mod private;
+pub(crate) mod private;
 mod quota;
+pub(crate) mod readonly;
 pub(crate) mod review;
-mod schema;
+pub(crate) mod schema;
 pub mod sqlite;
 pub(crate) mod statements;
 

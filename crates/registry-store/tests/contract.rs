@@ -12,12 +12,14 @@ use registry_core::{
     account::Kind,
     digest::{Algorithm, Digest},
     directory::{Directories, Directory, Edit},
+    gc::{Collection, Policy},
     manifest::{IndexPolicy, parse},
     name::RepoName,
     reference::{Reference, Tag},
+    retention::{Quota, Rules, TagRule},
     store::{
         Blobs, Change, Commit, Content, Delivered, INLINE_MAX, Metadata, NewBlob, NewManifest, OutboxEvent, Place,
-        Refusal, StoreError,
+        Refusal, StoreError, TagFacts,
     },
 };
 use registry_store::{
@@ -222,6 +224,42 @@ async fn events_go_with_their_change() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_expires_only_as_it_was_seen() {
+    on_each(async |store| {
+        let rule =
+            TagRule { repositories: "r".parse().unwrap(), tags: Some(regex_lite::Regex::new("^fixed$").unwrap()) };
+        store.govern(Rules { immutable: vec![rule], ..Rules::default() }).await.unwrap();
+        let r = name("r");
+        for config in [b"one", b"two"] {
+            apply(store, Change::PutBlob(r.clone(), inline(config))).await.unwrap();
+        }
+        let put = |config: &[u8], tags: &[&str]| Change::PutManifest(r.clone(), image(config, None, tags));
+        apply(store, put(b"one", &["fixed", "moved", "seen"])).await.unwrap();
+        let facts = store.tag_facts(&r, None, 10).await.unwrap().entries;
+        let [fixed, moved, seen] = facts.as_slice() else { panic!("{facts:?}") };
+        let pulled = vec![(r.clone(), seen.digest, true), (name("nowhere"), seen.digest, true)];
+        apply(store, Change::Used(pulled)).await.unwrap();
+        let now = store.tag_facts(&r, Some(&tag("moved")), 10).await.unwrap().entries;
+        assert!(now[0].pulled_at >= seen.pushed_at && seen.pulled_at == 0, "{now:?}");
+        apply(store, put(b"two", &["moved"])).await.unwrap();
+        let earlier = TagFacts { pushed_at: seen.pushed_at - 1, ..seen.clone() };
+        for (facts, refusal) in [
+            (moved, Some(Refusal::ManifestUnknown("moved".into()))),
+            (&earlier, Some(Refusal::ManifestUnknown("seen".into()))),
+            (fixed, Some(Refusal::TagImmutable(tag("fixed")))),
+            (seen, None),
+            (seen, Some(Refusal::ManifestUnknown("seen".into()))),
+        ] {
+            assert_eq!(apply(store, Change::Expire(r.clone(), facts.clone())).await.err(), refusal, "{facts:?}");
+        }
+        assert_eq!(store.tags(&r, None, 10).await.unwrap().unwrap().entries, ["fixed", "moved"]);
+        apply(store, Change::Undelete(r.clone(), Reference::Tag(tag("seen")))).await.unwrap();
+        assert_eq!(store.tags(&r, None, 10).await.unwrap().unwrap().entries, ["fixed", "moved", "seen"]);
+    })
+    .await;
+}
+
 /// Steps of a random history over a tiny world, where everything collides.
 #[derive(Clone, Debug)]
 enum Step {
@@ -231,6 +269,9 @@ enum Step {
     DeleteTag(u8, u8),
     DeleteManifest(u8, u8),
     DeleteBlob(u8, u8),
+    UndeleteTag(u8, u8),
+    UndeleteManifest(u8, u8),
+    Promise(u8, u8),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -243,6 +284,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         (few(), few()).prop_map(|(r, t)| Step::DeleteTag(r, t)),
         (few(), few()).prop_map(|(r, c)| Step::DeleteManifest(r, c)),
         (few(), few()).prop_map(|(r, b)| Step::DeleteBlob(r, b)),
+        (few(), few()).prop_map(|(r, t)| Step::UndeleteTag(r, t)),
+        (few(), few()).prop_map(|(r, c)| Step::UndeleteManifest(r, c)),
+        (few(), few()).prop_map(|(r, b)| Step::Promise(r, b)),
     ];
     (any::<u8>(), proptest::collection::vec(step, 1..40)).prop_map(|(_, steps)| steps)
 }
@@ -262,21 +306,47 @@ fn change(step: &Step) -> Change {
         Step::DeleteTag(r, t) => Change::DeleteTag(repository(r), tag(&format!("t{t}"))),
         Step::DeleteManifest(r, c) => Change::DeleteManifest(repository(r), image(&config(c), None, &[]).blob.digest),
         Step::DeleteBlob(r, b) => Change::DeleteBlob(repository(r), digest(&config(b))),
+        Step::UndeleteTag(r, t) => Change::Undelete(repository(r), Reference::Tag(tag(&format!("t{t}")))),
+        Step::UndeleteManifest(r, c) => {
+            Change::Undelete(repository(r), Reference::Digest(image(&config(c), None, &[]).blob.digest))
+        }
+        Step::Promise(r, b) => Change::Promise(repository(r), digest(&config(b))),
     }
+}
+
+/// A tag that stays as it is in one repository, and quotas that are soon full.
+fn rules() -> Rules {
+    let quota = |prefix: &str, limit| Quota { prefix: name(prefix), limit };
+    let immutable =
+        TagRule { repositories: "r/1".parse().unwrap(), tags: Some(regex_lite::Regex::new("^t1$").unwrap()) };
+    Rules { immutable: vec![immutable], quotas: vec![quota("r", 900), quota("r/2", 5)], gc: Policy::default() }
+}
+
+fn now() -> i64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() as i64
 }
 
 /// Everything that can be seen from outside.
 async fn view(store: &dyn Metadata) -> String {
     let mut seen = format!("{:?}\n", store.repositories(None, 100).await.unwrap());
+    seen += &format!("{:?}\n", store.usage().await.unwrap());
     for r in 0..3 {
         let repository = name(&format!("r/{r}"));
         seen += &format!("{r} tags {:?}\n", store.tags(&repository, None, 100).await.unwrap());
         for n in 0..3_u8 {
-            let blob = store.blob(&repository, &digest(&[b'c', n])).await.unwrap();
-            let named = store.manifest(&repository, &Reference::Tag(tag(&format!("t{n}")))).await.unwrap();
+            let mut blob = store.blob(&repository, &digest(&[b'c', n])).await.unwrap();
+            let mut named = store.manifest(&repository, &Reference::Tag(tag(&format!("t{n}")))).await.unwrap();
+            // Times differ by the moment that passes between the two stores.
+            blob.iter_mut().for_each(|blob| blob.used_at = 0);
+            named.iter_mut().for_each(|named| named.blob.used_at = 0);
             let referrers = store.referrers(&repository, &digest(&[n]), None, None, 100, 300).await.unwrap();
             seen += &format!("{r}/{n} {blob:?} {named:?} {referrers:?}\n");
         }
+        for event in store.history(&repository, None, 1000).await.unwrap() {
+            seen += &format!("{r} {:?} {} {}\n", event.action, event.tag, event.digest);
+        }
+        let facts = store.tag_facts(&repository, None, 100).await.unwrap();
+        seen += &format!("{r} {:?}\n", facts.entries.iter().map(|tag| (&tag.tag, tag.digest)).collect::<Vec<_>>());
     }
     seen
 }
@@ -292,6 +362,8 @@ proptest! {
             let model = MemoryMetadata::default();
             let path = dir.path().join("meta");
             let mut store = SqliteMetadata::open(&path, Poison::default()).unwrap();
+            model.govern(rules()).await.unwrap();
+            store.govern(rules()).await.unwrap();
             for (index, step) in steps.iter().enumerate() {
                 let version = store.version(&name("r/0"));
                 let before = view(&store).await;
@@ -302,9 +374,17 @@ proptest! {
                 if matches!(change(step).repository(), Some(n) if n.as_str() == "r/0") && before != after {
                     assert_ne!(version, store.version(&name("r/0")), "after {step:?}");
                 }
+                if index % 8 == 7 {
+                    // Nothing that was used this day is collected.
+                    store.review_all().await.unwrap();
+                    while store.review(now(), Policy::default(), 10).await.unwrap().reviews > 0 {}
+                    store.retire(now(), Policy::default(), 10).await.unwrap();
+                    assert_eq!(view(&store).await, after, "collected after {step:?}");
+                }
                 if index % 16 == 15 {
                     drop(store);
                     store = SqliteMetadata::open(&path, Poison::default()).unwrap();
+                    store.govern(rules()).await.unwrap();
                 }
             }
         });

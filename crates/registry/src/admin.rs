@@ -79,7 +79,7 @@ impl Admin {
         let work = tokio::spawn(async move {
             let answer = admin.answer(&order, sender.actor, now).await;
             if let Err(OrderError { source: Some(error), .. }) = &answer {
-                tracing::error!(error = %Chain(error), "carry out an order to access control");
+                tracing::error!(error = %Chain(&**error), "carry out an order to access control");
             }
             if order.changes() {
                 let entry = entry(&order, &sender, &admin.live.current(), &answer);

@@ -4,7 +4,7 @@
 //! while that is still the repository's version. Every acknowledged change makes a new version
 //! before it is acknowledged, so that nobody is served what somebody was told is gone.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicI64};
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -28,6 +28,10 @@ pub(crate) struct ServedManifest {
     pub(crate) media_type: String,
     pub(crate) bytes: Bytes,
     pub(crate) headers: ContentHeaders,
+    /// When a client was last told that it is here, in seconds since 1970, as far as is known.
+    pub(crate) used_at: AtomicI64,
+    /// When a pull was last noted.
+    pub(crate) noted_at: AtomicI64,
 }
 
 /// A blob, ready to be served.
@@ -35,6 +39,8 @@ pub(crate) struct ServedBlob {
     pub(crate) size: u64,
     pub(crate) source: BlobSource,
     pub(crate) headers: ContentHeaders,
+    /// When a client was last told that it is here, in seconds since 1970, as far as is known.
+    pub(crate) used_at: AtomicI64,
 }
 
 /// Where a blob's bytes come from.

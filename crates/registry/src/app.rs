@@ -18,8 +18,8 @@ use registry_store::claims::Claims;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::{
-    admin::Admin, answers::Answers, audit::Audit, config::Config, health::Health, metrics::Metrics, notify::Notifier,
-    operations::Operations, permit::Turns, sessions::Sessions,
+    admin::Admin, answers::Answers, audit::Audit, commits::Commits, config::Config, health::Health, leases::Leases,
+    metrics::Metrics, notify::Notifier, operations::Operations, permit::Turns, pulls::Pulls, sessions::Sessions,
 };
 
 /// The parts of a running server.
@@ -54,6 +54,12 @@ pub(crate) struct App {
     pub(crate) sessions: Sessions,
     /// Requests that may receive a body at a time.
     pub(crate) receiving: Semaphore,
+    /// The ends of pushes.
+    pub(crate) commits: Commits,
+    /// For how long "it is here" holds.
+    pub(crate) leases: Leases,
+    /// Pulls that are not written yet.
+    pub(crate) pulls: Pulls,
     /// Answers kept in memory.
     pub(crate) answers: Answers,
     /// What is wrong, if anything.

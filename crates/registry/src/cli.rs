@@ -6,7 +6,11 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::{
     accounts::commands::{Grant, Group, Key, Robot, User, With},
+    backup::{Backup, Restore},
+    check::Check,
+    gc::Gc,
     init::Init,
+    keeping::command::{History, Quota, Retention, Undelete},
 };
 
 /// A private container registry.
@@ -43,12 +47,59 @@ pub(crate) enum Command {
     /// Serve the registry until SIGTERM; SIGHUP re-reads the log level and the read-only switch
     #[command(after_help = "Example:\n  registry serve /etc/distribution/config.yml")]
     Serve(ConfigPath),
-    /// Remove what nothing refers to; the server must be stopped
+    /// Look at the collection of what nothing needs, and tell it to run or to rest
+    #[command(subcommand)]
+    Gc(Gc),
+    /// Look at the verifying of what is stored, and have it done now
+    #[command(subcommand)]
+    Scrub(crate::scrub::Command),
+    /// Remove what nothing refers to, beside a server or without one
     #[command(
         name = "garbage-collect",
-        after_help = "Examples:\n  registry garbage-collect --dry-run config.yml\n  registry garbage-collect -m config.yml"
+        after_help = "A server that runs is asked to do it, and keeps what a client was promised within the last hour. Without a \
+                      server nothing is kept back.\n\nExamples:\n  registry garbage-collect --dry-run config.yml\n  registry garbage-collect -m config.yml"
     )]
     GarbageCollect(GarbageCollect),
+    /// Say whether a data directory is sound: rows, files, and that they agree
+    #[command(
+        after_help = "Only reads. The server must be stopped; beside it there is `registry scrub`. Exits with 0 if all is sound, \
+                      with 1 if something is wrong, with 2 if it could not look. Files that only take space are no damage.\n\n\
+                      Examples:\n  registry check config.yml\n  registry check --read --data /srv/registry\n  \
+                      registry check --data /backups/registry --format json"
+    )]
+    Check(Check),
+    /// Copy all data to another directory, while the server runs
+    #[command(
+        after_help = "The copy is a data directory itself, as the registry was at one moment: `registry check` works on it, and a \
+                      server can serve it. A second time only what is new is copied. Exits with 1 if a blob could not be had.\n\n\
+                      Examples:\n  registry backup /backups/registry config.yml\n  \
+                      registry backup /backups/registry --data /srv/registry --keep"
+    )]
+    Backup(Backup),
+    /// Make a data directory of a backup
+    #[command(after_help = "All blobs are verified while they are copied. Exits with 1 if one could not be had.\n\n\
+                      Examples:\n  registry restore /backups/registry /srv/registry\n  \
+                      registry restore /backups/registry /srv/registry --replace-metadata")]
+    Restore(Restore),
+    /// Bring back a tag or a manifest that was deleted, within the grace period
+    #[command(
+        after_help = "A tag comes back to what it named last; a manifest comes back with the tags that went with it. What was \
+                      deleted can be brought back for roadstead.gc.grace, a day where nothing is set.\n\n\
+                      Examples:\n  registry undelete team/api:1.4 config.yml\n  registry undelete team/api@sha256:2cf2… --data /var/lib/registry"
+    )]
+    Undelete(Undelete),
+    /// Show what became of the tags of a repository
+    #[command(after_help = "`gone` under MANIFEST says that it cannot be brought back any more.\n\n\
+                      Examples:\n  registry history team/api config.yml\n  registry history team/api:latest --limit 5 config.yml")]
+    History(History),
+    /// Show which tags the retention rules let go, or let them go now
+    #[command(after_help = "A server does this by itself every roadstead.retention.interval.\n\n\
+                      Examples:\n  registry retention config.yml\n  registry retention --run config.yml\n  \
+                      registry retention --format json config.yml | jq -r '.listed[] | .repository + \":\" + .tag'")]
+    Retention(Retention),
+    /// Show how full the quotas are
+    #[command(after_help = "Example:\n  registry quota config.yml")]
+    Quota(Quota),
     /// Take over the data directory of a distribution registry, in place and while it serves
     #[command(after_help = ADOPT_HELP)]
     Adopt(Adopt),
@@ -305,6 +356,10 @@ mod tests {
         check("serve x.yml", "registry serve x.yml");
         check("garbage-collect -m x.yml", "registry garbage-collect -m x.yml");
         check("trust x:5000", "registry trust x:5000");
+        check("scrub status x.yml", "registry scrub status x.yml");
+        check("check --data /srv", "registry check --data /srv");
+        check("backup /b --data /srv", "registry backup /b --data /srv");
+        check("restore /b /srv", "registry restore /b /srv");
         check("--version", "registry --version");
         check("help grant", "registry help grant");
         for command in

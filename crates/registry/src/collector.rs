@@ -53,8 +53,8 @@ const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(600);
 /// How often the time is looked at, at least: a jump should not hide in a long interval.
 const LOOK: Duration = Duration::from_secs(300);
-/// Batches of files that may fail in a row. The next is twice as large, so that files that cannot
-/// be removed do not keep the others waiting.
+/// Batches with files that cannot be removed, in a round. The next is twice as large, so that they
+/// do not keep the others waiting.
 const FAILED_BATCHES: u32 = 8;
 /// How long a promise holds for those who do not want to wait, in seconds.
 pub(crate) const PROMISED: i64 = 3600;
@@ -199,13 +199,19 @@ impl Collector {
         Self { files, settings, pace, promised, counters, clock, course, wake: Notify::new() }
     }
 
-    /// Takes up what an earlier process left. Nothing is collected before.
-    pub(crate) async fn begin(&self) -> Result<(), StoreError> {
-        let metadata = &self.files.metadata;
-        let now = wall();
-        let left = number(metadata.state(CLOCK).await?);
+    /// Goes on where the clock of an earlier process was.
+    pub(crate) async fn take_clock(&self) -> Result<(), StoreError> {
+        let left = number(self.files.metadata.state(CLOCK).await?);
         *locked(&self.clock) = Clock::new(left);
         locked(&self.course).written_clock = left.unwrap_or(0);
+        Ok(())
+    }
+
+    /// Takes up what an earlier server left. Nothing is collected before.
+    pub(crate) async fn begin(&self) -> Result<(), StoreError> {
+        self.take_clock().await?;
+        let metadata = &self.files.metadata;
+        let now = wall();
         if metadata.state(RUNNING).await?.is_some() {
             tracing::warn!(
                 "the last server did not end in order: files that nothing names are looked for in {:?}",
@@ -241,7 +247,8 @@ impl Collector {
             self.read_clock();
             let asked = locked(&self.course).wanted.is_some();
             let ripe = Instant::now() >= due;
-            if !asked && !(ripe && self.settings.enabled && !is_read_only()) {
+            let begins = ripe && self.settings.enabled && !is_read_only();
+            if !asked && !begins {
                 if ripe {
                     due = Instant::now() + interval;
                 }
@@ -257,7 +264,7 @@ impl Collector {
     /// Has a round begun soon; returns its number.
     pub(crate) async fn ask(&self, wanted: Wanted) -> Result<u64, OrderError> {
         if let Some(why) = self.hindrance().await? {
-            let hint = "`registry gc status` says more, `registry gc resume` lets it go on";
+            let hint = "`registry gc status` says more";
             return Err(OrderError::new(Kind::Conflict, format!("the collection rests: {why}"), hint));
         }
         let number = {
@@ -406,8 +413,11 @@ impl Collector {
             // Who pushes an index pushes its images first.
             policy.untagged = Some(lease);
         }
-        let changed = metadata.state(POLICY).await?.as_deref() != Some(&*written(&usual));
-        if changed || at_once || untagged {
+        let serves = matches!(self.pace, Pace::Bounded(_));
+        let before = metadata.state(POLICY).await?;
+        let changed = serves && before.as_deref() != Some(&*written(&usual));
+        // Where nothing is written down yet, all that is in the queue was put there by this policy.
+        if (changed && before.is_some()) || at_once || untagged {
             metadata.review_all().await?;
         }
         if changed {
@@ -468,7 +478,7 @@ impl Collector {
                     totals.orphan_bytes += found.bytes;
                 });
                 self.rest(found.looked, began, stop).await?;
-                if is_held(metadata, now).await? {
+                if is_held(metadata, wall()).await? {
                     return Err(Ended::Hindered("a backup or another command holds it".to_owned()));
                 }
             }
@@ -485,34 +495,29 @@ impl Collector {
     /// G3, over files that cannot be removed.
     async fn purge(&self, now: i64, stop: &Shutdown) -> Result<(), Ended> {
         let Files { metadata, blobs, claims } = &self.files;
-        let (mut limit, mut failed, mut last) = (self.pace.batch(), 0, None);
+        let (mut limit, mut failed) = (self.pace.batch(), 0);
         loop {
             let began = Instant::now();
             match purge(metadata, blobs, claims, now, limit).await {
-                Ok(0) => break,
+                Ok(0) => return Ok(()),
                 Ok(purged) => {
-                    failed = 0;
                     self.count(count(purged), 0, |totals| totals.files += count(purged));
                     self.rest(count(purged), began, stop).await?;
                 }
                 Err(error @ StoreError::Poisoned) => return Err(error.into()),
                 Err(error) => {
                     tracing::warn!(error = %Chain(&error), "a file is not removed yet and is tried again");
-                    self.count(0, 0, |totals| totals.errors += 1);
+                    self.trouble(&error);
                     failed += 1;
-                    if failed >= FAILED_BATCHES {
-                        return Err(error.into());
+                    // What is left now was tried just now.
+                    if failed >= FAILED_BATCHES || metadata.purges(limit).await?.len() < limit {
+                        return Ok(());
                     }
                     limit *= 2;
-                    last = Some(error);
                     self.rest(BATCH as u64, began, stop).await?;
                 }
             }
         }
-        last.map_or(Ok(()), |error| {
-            self.trouble(&error);
-            Ok(())
-        })
     }
 
     /// What is left of the sweeps that crashes asked for once one is done now; `None` if none is due.
@@ -619,11 +624,6 @@ impl Collector {
         set(&self.counters.quarantined_bytes, waiting.condemned.1);
         set(&self.counters.files, waiting.purges.0);
         Ok(())
-    }
-
-    /// The round that ended last.
-    pub(crate) fn last(&self) -> Option<Round> {
-        locked(&self.course).last.clone()
     }
 }
 

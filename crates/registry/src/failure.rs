@@ -6,11 +6,12 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use registry_core::{
     manifest::ManifestError,
     oci_error::Code,
+    retention::Exceeded,
     store::{Refusal, StoreError},
 };
 use serde_json::{Value, json};
 
-use crate::body::Body;
+use crate::{body::Body, size::Size};
 
 /// A request that is answered with an error.
 #[derive(Debug)]
@@ -108,14 +109,17 @@ impl From<Refusal> for Failure {
             Refusal::BlobUnknown(digest) => Self::from(Code::BlobUnknown).detail(json!(digest.to_string())),
             Refusal::ManifestUnknown(reference) => Self::from(Code::ManifestUnknown).detail(json!(reference)),
             Refusal::NameUnknown(name) => Self::from(Code::NameUnknown).detail(json!({ "name": name.as_str() })),
+            Refusal::TagImmutable(ref tag) => {
+                Self::from(Code::Denied).message(refusal.to_string()).detail(json!({ "tag": tag.as_str() }))
+            }
+            Refusal::QuotaExceeded(exceeded) => exceeded.into(),
+            Refusal::PlaceRetired(_) => Self::unavailable(&refusal.to_string()),
+            // These two are answers to orders, which say them in their own way.
+            Refusal::NothingToUndelete(_) => Self::from(Code::ManifestUnknown).message(refusal.to_string()),
+            Refusal::TagTaken { .. } => {
+                Self::from(Code::Unsupported).status(StatusCode::CONFLICT).message(refusal.to_string())
+            }
             Refusal::DirectoryChanged => Self::unavailable("accounts or rules were changed meanwhile; try again"),
-            refusal @ Refusal::PlaceRetired(_) => Self::unavailable(&refusal.to_string()),
-            refusal @ (Refusal::TagImmutable(_) | Refusal::QuotaExceeded(_)) => {
-                Self::from(Code::Denied).message(refusal.to_string())
-            }
-            refusal @ (Refusal::NothingToUndelete(_) | Refusal::TagTaken { .. }) => {
-                Self::from(Code::ManifestUnknown).message(refusal.to_string())
-            }
             Refusal::ReferencesUnknown(digests) => {
                 let shown: Vec<String> = digests.iter().take(100).map(ToString::to_string).collect();
                 Self::from(Code::ManifestBlobUnknown)
@@ -123,6 +127,22 @@ impl From<Refusal> for Failure {
                     .detail(json!({ "digests": shown }))
             }
         }
+    }
+}
+
+impl From<Exceeded> for Failure {
+    fn from(exceeded: Exceeded) -> Self {
+        let Exceeded { quota, used, asked } = exceeded;
+        let message = format!(
+            "the quota of {} is {}: images and uploads under way take {}, and {} more were asked for; delete images, whose room \
+             is free after the grace period, or have it raised",
+            quota.prefix,
+            Size(quota.limit),
+            Size(used),
+            Size(asked)
+        );
+        let detail = json!({ "prefix": quota.prefix.as_str(), "limit": quota.limit, "used": used, "asked": asked });
+        Self::from(Code::Denied).message(message).detail(detail)
     }
 }
 

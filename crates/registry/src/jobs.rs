@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use registry_core::store::{Change, StoreError};
 use registry_store::{blob::fs::FsBlobs, claims::Claims, maintenance::settle, meta::sqlite::SqliteMetadata};
 use service::shutdown::Shutdown;
 use tokio::time::{Instant, sleep};
@@ -26,6 +27,11 @@ const WAITING_EVENTS: usize = 100_000;
 const DEAD_LETTERS: usize = 100_000;
 /// How often the outbox is trimmed.
 const TRIM_EVERY: Duration = Duration::from_secs(60);
+
+/// How often pulls are written down.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
+/// Pulls that are written in one change.
+const NOTES: usize = 1000;
 
 /// Waits, or learns that it is over.
 pub(crate) async fn pause(shutdown: &Shutdown, length: Duration) -> bool {
@@ -80,6 +86,33 @@ pub(crate) async fn trim_outbox(app: Arc<App>, endpoint: String, shutdown: Shutd
             Ok(0) => {}
             Ok(buried) => tracing::error!(endpoint, buried, "too many events wait: the oldest became dead letters"),
             Err(error) => tracing::error!(error = %Chain(&error), "trim the outbox"),
+        }
+    }
+}
+
+/// Writes down which manifests were pulled, so that no pull has to wait for that.
+pub(crate) async fn write_pulls(app: Arc<App>, shutdown: Shutdown) {
+    while pause(&shutdown, NOTE_EVERY).await {
+        write_pulls_now(&app).await;
+    }
+}
+
+/// Writes down the pulls that were noted until now.
+pub(crate) async fn write_pulls_now(app: &App) {
+    let mut noted = app.pulls.take();
+    while !noted.is_empty() {
+        let some = noted.split_off(noted.len().saturating_sub(NOTES));
+        let change = Change::Used(some.iter().map(|(name, digest)| (name.clone(), *digest, true)).collect());
+        match app.metadata.apply(change, Vec::new()).await {
+            Ok(()) => {}
+            // Until a restart nothing is written any more, nor collected.
+            Err(StoreError::Poisoned) => return,
+            Err(error) => {
+                tracing::warn!(error = %Chain(&error), "pulls are not written down; another try follows");
+                noted.extend(some);
+                app.pulls.put_back(noted);
+                return;
+            }
         }
     }
 }

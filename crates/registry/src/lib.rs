@@ -7,22 +7,29 @@ mod answers;
 mod api;
 mod app;
 mod audit;
+mod backup;
 mod body;
+mod check;
 mod cli;
 mod collect;
 mod collector;
+mod commits;
 mod config;
 mod deliver;
 mod encryption;
 mod failure;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gc;
 mod health;
 mod init;
 mod jobs;
+mod keeping;
+mod leases;
 mod letters;
 mod live;
 mod manual;
+mod meter;
 mod metrics;
 mod notify;
 mod operations;
@@ -30,11 +37,16 @@ mod outbound;
 mod permit;
 mod plain;
 mod proxies;
+mod pulls;
+mod reservations;
+mod retention;
+mod scrub;
 mod sendfile;
 mod serve;
 mod server;
 mod sessions;
 mod signing;
+mod size;
 mod target;
 mod trust;
 
@@ -78,7 +90,16 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
+        Command::Scrub(command) => scrub::scrub(&command),
+        Command::Gc(command) => gc::gc(&command),
+        Command::Undelete(options) => keeping::command::undelete(&options),
+        Command::History(options) => keeping::command::history(&options),
+        Command::Retention(options) => keeping::command::retention(&options),
+        Command::Quota(options) => keeping::command::quota(&options),
         Command::GarbageCollect(options) => collect::collect(&options),
+        Command::Check(options) => Ok(check::check(&options)),
+        Command::Backup(options) => backup::backup(&options),
+        Command::Restore(options) => backup::restore(&options),
         Command::Adopt(options) => adopt::adopt(&options),
         Command::Release(options) => adopt::release(&options),
         Command::VerifyConfig(options) => {

@@ -17,7 +17,9 @@ use registry_auth::{
 };
 use registry_core::{
     directory::Directories,
+    gc::Collection,
     manifest::{IndexPolicy, Platform},
+    retention::Rules,
     store::{Blobs, Metadata},
 };
 use registry_store::{
@@ -26,6 +28,7 @@ use registry_store::{
     data_dir::DataDir,
     disk::Poison,
     meta::{memory::MemoryMetadata, sqlite::SqliteMetadata},
+    scrub::Scrubber,
 };
 use service::{
     audit::{AuditLog, AuditOptions},
@@ -47,10 +50,11 @@ use crate::{
     adopt,
     answers::Answers,
     api::route,
-    app::{App, random},
+    app::{App, now, random},
     audit::Audit,
     cli::ConfigPath,
     collector::{Collector, Files},
+    commits::Commits,
     config::{
         self, Config,
         settings::{Auth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, RoadsteadAuth},
@@ -58,6 +62,8 @@ use crate::{
     configured_with_warnings, deliver,
     encryption::Encryption,
     health, jobs,
+    keeping::Keeping,
+    leases::Leases,
     live::LiveDirectory,
     load,
     metrics::Metrics,
@@ -65,6 +71,9 @@ use crate::{
     operations::Operations,
     outbound::Outbound,
     permit::Turns,
+    pulls::Pulls,
+    reservations::Reservations,
+    scrub::Scrub,
     server,
     sessions::Sessions,
     signing,
@@ -154,6 +163,7 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     let headers = headers(&config)?;
     let stores = open(&config).await?;
     let (scheme, directory) = access(&config, &stores).await?;
+    stores.metadata.govern(rules(&config)).await.context("count what the quotas hold")?;
     let accounts = match (directory, &config.storage.driver) {
         (Some(live), Driver::Filesystem { root }) => Some(Accounts::open(live, Path::new(root))?),
         _ => None,
@@ -163,8 +173,31 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         let files = Files { metadata: Arc::clone(metadata), blobs: blobs.clone(), claims: claims.clone() };
         Arc::new(Collector::new(files, config.gc, metrics.collection.clone()))
     });
+    let (outbox, reservations) = (Arc::new(Notify::new()), Reservations::new(config.quotas.clone()));
+    let instance = random::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let keeping = Arc::new(Keeping {
+        metadata: Arc::clone(&stores.metadata),
+        state: stores.files.as_ref().map(|(metadata, _)| Arc::clone(metadata) as Arc<dyn Collection>),
+        retention: config.retention.rules.clone(),
+        immutable: config.immutable.clone(),
+        reservations: reservations.clone(),
+        notifier: Notifier::new(&config.notifications, host.trim(), &instance),
+        outbox: Arc::clone(&outbox),
+        started: now(),
+    });
+    keeping.begin().await.context("note since when pulls are known")?;
+    let scrub = match &stores.files {
+        Some((metadata, blobs)) => {
+            let scrubber = Scrubber::open(Arc::clone(metadata), blobs.clone(), claims.clone())?;
+            Some(Arc::new(Scrub::new(scrubber, config.scrub, metrics.scrub.clone())))
+        }
+        None => None,
+    };
     let operations = Arc::new(Operations {
         collector: collector.clone(),
+        keeping: Arc::clone(&keeping),
+        scrub: scrub.clone(),
         live: accounts.as_ref().map(|accounts| Arc::clone(&accounts.live)),
         audit: accounts.as_ref().map(|accounts| Arc::clone(&accounts.log)),
     });
@@ -181,8 +214,6 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         }
         None => None,
     };
-    let instance = random::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let address = bound.address().to_owned();
     let source = format!("{}:{}", host.trim(), address.rsplit(':').next().unwrap_or("5000"));
     let app = Arc::new(App {
@@ -200,11 +231,14 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
         turns: Turns::new(),
         headers,
-        sessions: Sessions::new(),
+        sessions: Sessions::new(reservations),
+        commits: Commits::new(),
+        leases: Leases::new(config.gc.policy.lease),
+        pulls: Pulls::new(config.gc.policy.lease),
         answers: Answers::new(),
         health: Arc::default(),
         metrics,
-        outbox: Arc::new(Notify::new()),
+        outbox,
         listing: Semaphore::new(LISTING),
         recording: Arc::new(Semaphore::new(RECORDING)),
         instance,
@@ -214,11 +248,19 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     announce(&app, &address);
     let stop = Shutdown::new();
     let mut tasks = JoinSet::new();
-    start_tasks(&app, &stores, &mut tasks, &stop);
     if let Some(collector) = &collector {
         collector.begin().await.context("take up the collection")?;
+    }
+    start_tasks(&app, &stores, &mut tasks, &stop);
+    if let Some(collector) = &collector {
         let app = Arc::clone(&app);
         tasks.spawn(Arc::clone(collector).run(move || app.is_read_only(), stop.clone()));
+    }
+    if !app.config.retention.rules.is_empty() {
+        tasks.spawn(keeping.run(Arc::clone(&app), app.config.retention.interval, stop.clone()));
+    }
+    if let Some(scrub) = scrub {
+        tasks.spawn(scrub.run(Arc::clone(&app), stop.clone()));
     }
     if let Some(socket) = socket {
         tasks.spawn(socket.serve(Desk { admin: app.admin.clone(), operations }, stop.clone()));
@@ -248,6 +290,8 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     signals.abort();
     // It holds a part of the server: only once that is gone does the store close in good order.
     drop(signals.await);
+    app.commits.ended().await;
+    jobs::write_pulls_now(&app).await;
     // What is in memory of unfinished uploads goes to files, from where clients can go on.
     jobs::park(&app, 0).await;
     if let Some(log) = app.audit.log()
@@ -267,6 +311,7 @@ fn start_tasks(app: &Arc<App>, stores: &Stores, tasks: &mut JoinSet<()>, stop: &
         tasks.spawn(jobs::settle_objects(Arc::clone(metadata), blobs.clone(), app.claims.clone(), stop.clone()));
     }
     tasks.spawn(jobs::park_uploads(Arc::clone(app), stop.clone()));
+    tasks.spawn(jobs::write_pulls(Arc::clone(app), stop.clone()));
     if let Some(purging) = app.config.storage.upload_purging {
         tasks.spawn(jobs::purge_uploads(Arc::clone(app), purging, stop.clone()));
     }
@@ -340,6 +385,11 @@ async fn open(config: &Config) -> anyhow::Result<Stores> {
     })
 }
 
+/// What holds for every change.
+fn rules(config: &Config) -> Rules {
+    Rules { immutable: config.immutable.clone(), quotas: config.quotas.clone(), gc: config.gc.policy }
+}
+
 fn endpoint(listen: &Listen) -> Endpoint {
     match listen {
         Listen::Tcp(address) => Endpoint::Tcp { host: address.host.clone(), port: address.port },
@@ -358,7 +408,7 @@ fn hinted(bound: Result<Bound, ListenError>) -> anyhow::Result<Bound> {
     })
 }
 
-fn index_policy(platforms: &IndexPlatforms) -> IndexPolicy {
+pub(crate) fn index_policy(platforms: &IndexPlatforms) -> IndexPolicy {
     match platforms {
         IndexPlatforms::All => IndexPolicy::All,
         IndexPlatforms::None => IndexPolicy::None,

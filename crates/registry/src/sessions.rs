@@ -21,7 +21,12 @@ use registry_core::{
 use registry_store::hash::digest_of;
 use tokio::sync::OwnedMutexGuard;
 
-use crate::{api::route::UploadId, app::now, failure::Chain};
+use crate::{
+    api::route::UploadId,
+    app::now,
+    failure::Chain,
+    reservations::{Reservations, Reserved},
+};
 
 /// Uploads that are remembered. Beyond that the one that was idle longest is parked in its file.
 const MOST: usize = 10_000;
@@ -32,6 +37,7 @@ const IN_MEMORY: usize = 16 * 1024 * 1024;
 pub(crate) struct Sessions {
     uploads: Mutex<HashMap<UploadId, Arc<Session>>>,
     in_memory: Arc<AtomicUsize>,
+    reservations: Reservations,
 }
 
 /// One upload in progress.
@@ -58,6 +64,7 @@ pub(crate) struct Received {
     /// How far it has come.
     pub(crate) progress: Progress,
     state: State,
+    reserved: Reserved,
 }
 
 enum State {
@@ -103,9 +110,14 @@ pub(crate) enum End {
 }
 
 impl Sessions {
-    /// None yet.
-    pub(crate) fn new() -> Self {
-        Self { uploads: Mutex::default(), in_memory: Arc::default() }
+    /// None yet. Those that come have to find room in `reservations`.
+    pub(crate) fn new(reservations: Reservations) -> Self {
+        Self { uploads: Mutex::default(), in_memory: Arc::default(), reservations }
+    }
+
+    /// Fails if there is no room for another upload to a repository.
+    pub(crate) async fn admit(&self, metadata: &dyn Metadata, repository: &RepoName) -> Result<(), StoreError> {
+        self.reservations.of(repository).begin(metadata).await
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<UploadId, Arc<Session>>> {
@@ -146,7 +158,11 @@ impl Sessions {
             id: id.clone(),
             algorithm,
             touched: AtomicI64::new(now()),
-            received: Arc::new(tokio::sync::Mutex::new(Received { progress: Progress::default(), state })),
+            received: Arc::new(tokio::sync::Mutex::new(Received {
+                progress: Progress::default(),
+                state,
+                reserved: self.reservations.of(repository),
+            })),
         });
         uploads.insert(id.clone(), Arc::clone(&session));
         (session, crowded_out)
@@ -189,7 +205,8 @@ impl Sessions {
                 (State::Parked, true) => {
                     let resumed = blobs.resume(repository, id.as_str(), session.algorithm).await;
                     if let Ok(Some((staging, next))) = resumed {
-                        *received = Received { progress: Progress { next }, state: State::Large(staging) };
+                        received.progress = Progress { next };
+                        received.state = State::Large(staging);
                         return Ok(Some(Held { session, received }));
                     }
                     received.state = State::Over;
@@ -230,6 +247,17 @@ impl Sessions {
 }
 
 impl Received {
+    /// Reserves room in the quotas of the repository for `more` bytes, and for some beyond where
+    /// others may follow.
+    pub(crate) async fn reserve(
+        &mut self,
+        metadata: &dyn Metadata,
+        more: u64,
+        others_follow: bool,
+    ) -> Result<(), StoreError> {
+        self.reserved.grow(metadata, self.progress.next.saturating_add(more), others_follow).await
+    }
+
     /// Takes the next bytes. An error ends the upload.
     pub(crate) async fn append(
         &mut self,
@@ -296,11 +324,13 @@ impl Received {
         if matches!(self.state, State::Large(_)) {
             self.flush().await?;
             self.state = State::Parked;
+            self.reserved.release();
         }
         Ok(())
     }
 
-    /// Ends the upload: its bytes are durable afterwards, or become so with their row.
+    /// Ends the upload: its bytes are durable afterwards, or become so with their row. The digest is
+    /// claimed until that is there.
     pub(crate) async fn finish(&mut self, metadata: &dyn Metadata, digest: Digest) -> Result<End, StoreError> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Small(small) => {
@@ -311,10 +341,15 @@ impl Received {
                 }
                 Ok(End::Whole(NewBlob { digest, size: bytes.len() as u64, content: Content::Inline(bytes) }))
             }
-            State::Large(mut staging) => Ok(match staging.commit(digest, metadata.place(&digest).await?).await? {
-                Commit::Stored { place, size } => End::Whole(NewBlob { digest, size, content: Content::Stored(place) }),
-                Commit::Mismatch { actual } => End::Mismatch(actual),
-            }),
+            State::Large(mut staging) => {
+                let place = metadata.place(&digest).await?;
+                Ok(match staging.commit(digest, place).await? {
+                    Commit::Stored { place, size } => {
+                        End::Whole(NewBlob { digest, size, content: Content::Stored(place) })
+                    }
+                    Commit::Mismatch { actual } => End::Mismatch(actual),
+                })
+            }
             State::Parked | State::Over => Err(over()),
         }
     }

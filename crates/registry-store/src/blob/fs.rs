@@ -67,6 +67,11 @@ impl FsBlobs {
         &self.shared.dir
     }
 
+    /// Serves no more from a file that was opened before.
+    pub(crate) fn forget(&self, digest: &Digest, place: Place) {
+        self.shared.open.remove(&(*digest, place));
+    }
+
     /// The directories that blobs are spread over. Blocks.
     pub(crate) fn fan_outs(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut all = Vec::new();
@@ -95,6 +100,25 @@ impl FsBlobs {
             }
         }
         Ok(files)
+    }
+
+    /// Removes what is left of copies that a crash cut off, from one of the directories, if it has
+    /// not changed for `age`; returns how many there were. Blocks.
+    pub(crate) fn remove_leftovers(&self, fan_out: &Path, age: Duration) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for own in list(fan_out)? {
+            for path in list(&own)? {
+                let is_copy = path.extension().is_some_and(|extension| extension == "tmp");
+                let old = |path: &Path| {
+                    let changed = fs::symlink_metadata(path).and_then(|file| file.modified()).ok()?;
+                    SystemTime::now().duration_since(changed).ok().filter(|idle| *idle >= age)
+                };
+                if is_copy && old(&path).is_some() && fs::remove_file(&path).is_ok() {
+                    removed += 1;
+                }
+            }
+        }
+        Ok(removed)
     }
 
     /// Makes the removal of files durable. Blocks.

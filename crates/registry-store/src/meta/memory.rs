@@ -252,6 +252,13 @@ impl State {
                 repository.tags.remove(&tag);
                 repository.note(&tag, TagAction::Deleted, named.digest);
             }
+            Change::Expire(name, facts) => {
+                let current = self.repositories.get(&name).and_then(|repository| repository.tags.get(&facts.tag));
+                if current.is_none_or(|now| (now.digest, now.pushed_at) != (facts.digest, facts.pushed_at)) {
+                    return Err(Refusal::ManifestUnknown(facts.tag.to_string()));
+                }
+                self.apply(Change::DeleteTag(name, facts.tag), Vec::new())?;
+            }
             Change::DeleteManifest(name, digest) => {
                 let rules = self.rules.clone();
                 let repository = self.known(&name)?;

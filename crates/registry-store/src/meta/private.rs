@@ -12,7 +12,7 @@ use std::{
 const OWNER_ONLY: u32 = 0o600;
 
 /// Makes an empty file for a database, unless something is there.
-pub(super) fn make(path: &Path) -> io::Result<()> {
+pub(crate) fn make(path: &Path) -> io::Result<()> {
     match File::options().write(true).create_new(true).mode(OWNER_ONLY).open(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
         _ => Ok(()),

@@ -170,12 +170,14 @@ fn condemn(db: &Connection, blob: i64, now: i64) -> rusqlite::Result<bool> {
 /// G2.
 pub(super) fn retire(at: Context<'_>, policy: &Policy, limit: usize) -> rusqlite::Result<usize> {
     let Context { db, now, .. } = at;
-    if is_held(db, now)? {
+    if is_held(db)? {
         return Ok(0);
     }
     history::forget(db, now)?;
     let mut statement = db.prepare_cached(
-        "SELECT id, digest, place, size FROM blob WHERE state = ?1 AND state_at <= ?2 ORDER BY state_at LIMIT ?3",
+        // SQLite takes the index of what is not live only where that is said in its own words.
+        "SELECT id, digest, place, size FROM blob WHERE state = ?1 AND state != 0 AND state_at <= ?2
+         ORDER BY state_at LIMIT ?3",
     )?;
     let condemned: Vec<(i64, Vec<u8>, i64, i64)> = statement
         .query_map(params![CONDEMNED, now.saturating_sub(policy.quarantine), limit], |row| {
@@ -198,15 +200,15 @@ pub(super) fn retire(at: Context<'_>, policy: &Policy, limit: usize) -> rusqlite
     Ok(count)
 }
 
-/// Whether somebody, such as a backup, asked that no bytes go.
-fn is_held(db: &Connection, now: i64) -> rusqlite::Result<bool> {
+/// Whether somebody, such as a backup, asked that no bytes go. By the clock that they went by.
+fn is_held(db: &Connection) -> rusqlite::Result<bool> {
     let until = state(db, "gc.hold_until")?.and_then(|until| until.parse::<i64>().ok());
-    Ok(until.is_some_and(|until| until > now))
+    Ok(until.is_some_and(|until| until > super::now()))
 }
 
 /// Files to be removed.
-pub(super) fn purges(db: &Connection, limit: usize, now: i64) -> rusqlite::Result<Vec<Purge>> {
-    if is_held(db, now)? {
+pub(super) fn purges(db: &Connection, limit: usize) -> rusqlite::Result<Vec<Purge>> {
+    if is_held(db)? {
         return Ok(Vec::new());
     }
     let mut statement =
@@ -248,7 +250,7 @@ pub(super) fn purged(db: &Connection, files: &[Purge], now: i64) -> rusqlite::Re
 }
 
 /// Puts everything that may be garbage into the queue, and makes all of it due.
-pub(super) fn review_all(db: &Connection) -> rusqlite::Result<u64> {
+pub(crate) fn review_all(db: &Connection) -> rusqlite::Result<u64> {
     db.execute_batch(
         "UPDATE review SET due_at = 0;
          INSERT OR IGNORE INTO review SELECT 0, link.blob, link.repository, 0 FROM link JOIN blob ON blob.id = link.blob
@@ -269,19 +271,19 @@ pub(super) fn backlog(db: &Connection, now: i64) -> rusqlite::Result<Backlog> {
     Ok(Backlog {
         reviews: one("SELECT count(*) FROM review")?,
         due: db.prepare_cached("SELECT count(*) FROM review WHERE due_at <= ?1")?.query_row([now], |row| row.get(0))?,
-        condemned: two("SELECT count(*), ifnull(sum(size), 0) FROM blob WHERE state = 1")?,
+        condemned: two("SELECT count(*), ifnull(sum(size), 0) FROM blob WHERE state = 1 AND state != 0")?,
         purges: two("SELECT count(*), ifnull(sum(size), 0) FROM purge WHERE done_at IS NULL")?,
         deleted: one("SELECT count(*) FROM manifest WHERE deleted_at IS NOT NULL")?,
     })
 }
 
 /// A value that outlives the process.
-pub(super) fn state(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+pub(crate) fn state(db: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     db.prepare_cached("SELECT value FROM state WHERE name = ?1")?.query_row([name], |row| row.get(0)).optional()
 }
 
 /// Keeps or forgets a value.
-pub(super) fn set_state(db: &Connection, name: &str, value: Option<&str>) -> rusqlite::Result<()> {
+pub(crate) fn set_state(db: &Connection, name: &str, value: Option<&str>) -> rusqlite::Result<()> {
     match value {
         Some(value) => db
             .prepare_cached("INSERT OR REPLACE INTO state (name, value) VALUES (?1, ?2)")?

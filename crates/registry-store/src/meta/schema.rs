@@ -172,7 +172,7 @@ CREATE TABLE quota_blob (
 ];
 
 /// Fails unless a database has exactly this program's version.
-pub(super) fn check(connection: &Connection) -> Result<(), OpenError> {
+pub(crate) fn check(connection: &Connection) -> Result<(), OpenError> {
     let have: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match have.cmp(&MIGRATIONS.len()) {
         std::cmp::Ordering::Equal => Ok(()),
@@ -182,7 +182,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), OpenError> {
 }
 
 /// Brings a database to the newest version, one transaction for each step.
-pub(super) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), OpenError> {
     let have: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if have > MIGRATIONS.len() {
         return Err(OpenError::Newer { have, known: MIGRATIONS.len() });

@@ -10,7 +10,7 @@ use registry_core::{
     name::RepoName,
     reference::Tag,
     retention::Rules,
-    store::{BlobEntry, Change, Content, NewBlob, NewManifest, OutboxEvent, Place, Refusal, TagAction},
+    store::{BlobEntry, Change, Content, NewBlob, NewManifest, OutboxEvent, Place, Refusal, TagAction, TagFacts},
 };
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
@@ -99,6 +99,7 @@ pub(super) fn apply(at: Context<'_>, change: &Change, events: &[OutboxEvent]) ->
         }
         Change::PutManifest(name, manifest) => put_manifest(at, name, manifest)?,
         Change::DeleteTag(name, tag) => delete_tag(at, name, tag)?,
+        Change::Expire(name, seen) => expire(at, name, seen)?,
         Change::DeleteManifest(name, digest) => delete_manifest(at, name, digest)?,
         Change::DeleteBlob(name, digest) => {
             let unknown = || Refusal::BlobUnknown(*digest);
@@ -242,8 +243,11 @@ fn put_blob(at: Context<'_>, blob: &NewBlob) -> Applied<i64> {
         if place != 0 && is_retired(db, &key, place)? {
             return Err(Refusal::PlaceRetired(blob.digest).into());
         }
-        db.prepare_cached("INSERT INTO blob (digest, size, place, created_at) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![key, size, place, now])?;
+        // Its digest was compared just now, on its way in.
+        db.prepare_cached(
+            "INSERT INTO blob (digest, size, place, created_at, verified_at) VALUES (?1, ?2, ?3, ?4, ?4)",
+        )?
+        .execute(params![key, size, place, now])?;
         let id = db.last_insert_rowid();
         keep_content(id)?;
         return Ok(id);
@@ -441,6 +445,22 @@ fn delete_tag(at: Context<'_>, name: &RepoName, tag: &Tag) -> Applied {
     Ok(())
 }
 
+/// Deletes a tag that is as it was seen.
+fn expire(at: Context<'_>, name: &RepoName, seen: &TagFacts) -> Applied {
+    let repository = known_repository(at.db, name)?;
+    let unchanged = at
+        .db
+        .prepare_cached(
+            "SELECT 1 FROM tag JOIN manifest ON manifest.id = tag.manifest JOIN blob ON blob.id = manifest.blob
+             WHERE tag.repository = ?1 AND tag.name = ?2 AND tag.updated_at = ?3 AND blob.digest = ?4",
+        )?
+        .exists(params![repository.id, seen.tag.as_str(), seen.pushed_at, seen.digest.to_key()])?;
+    if !unchanged {
+        return Err(Refusal::ManifestUnknown(seen.tag.to_string()).into());
+    }
+    delete_tag(at, name, &seen.tag)
+}
+
 fn insert_manifest(at: Context<'_>, repository: Repository<'_>, blob: i64, new: &NewManifest) -> Applied<i64> {
     let manifest = insert_manifest_row(at, repository, blob, &new.blob.digest, new.blob.size, &new.manifest)?;
     quota::hold(at, repository, blob)?;
@@ -496,9 +516,8 @@ pub(super) fn insert_manifest_row(
 fn delete_manifest(at: Context<'_>, name: &RepoName, digest: &Digest) -> Applied {
     let Context { db, rules, now } = at;
     let repository = known_repository(db, name)?;
-    let manifest = match find_manifest(db, repository.id, digest)? {
-        Some((id, None)) => id,
-        _ => return Err(Refusal::ManifestUnknown(digest.to_string()).into()),
+    let Some((manifest, None)) = find_manifest(db, repository.id, digest)? else {
+        return Err(Refusal::ManifestUnknown(digest.to_string()).into());
     };
     for tag in tags_of(db, name, digest)? {
         if rules.is_immutable(name, &tag) {

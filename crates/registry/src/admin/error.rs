@@ -53,7 +53,7 @@ pub(crate) struct OrderError {
     pub(crate) hint: &'static str,
     /// What failed below.
     #[source]
-    pub(crate) source: Option<StoreError>,
+    pub(crate) source: Option<Box<StoreError>>,
 }
 
 impl OrderError {
@@ -138,6 +138,6 @@ impl From<StoreError> for OrderError {
                 (Kind::Failed, "the registry's storage failed", "the registry's log says why")
             }
         };
-        Self { source: Some(error), ..Self::new(kind, what, hint) }
+        Self { source: Some(Box::new(error)), ..Self::new(kind, what, hint) }
     }
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::{
     answers::{BlobSource, ContentHeaders, ServedBlob},
     api::{CONTENT_DIGEST, Call, Reply, empty, route::UploadId},
-    app::random,
+    app::{App, now, random},
     body::Body,
     failure::Failure,
     notify::{Action, Target, Told},
@@ -31,6 +31,11 @@ const FOREVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutab
 /// Serves a blob or a slice of it.
 pub(crate) async fn get(call: &Call<'_>, name: &RepoName, digest: &Digest) -> Reply {
     let blob = find(call, name, digest).await?;
+    if call.head.method == http::Method::HEAD {
+        let app = call.app;
+        let change = || Change::Promise(name.clone(), *digest);
+        app.leases.promise(&*app.metadata, &blob.used_at, now(), change).await?;
+    }
     let mut response = if matches_etag(call, &blob.headers) {
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -94,7 +99,7 @@ async fn find(call: &Call<'_>, name: &RepoName, digest: &Digest) -> Result<Arc<S
             }
         }
     };
-    let blob = Arc::new(ServedBlob { size: entry.size, source, headers });
+    let blob = Arc::new(ServedBlob { size: entry.size, source, headers, used_at: entry.used_at.into() });
     if blob.size <= KEEP_MAX || matches!(blob.source, BlobSource::Reader(_)) {
         app.answers.keep_blob(version, name, digest, &blob);
     }
@@ -137,8 +142,9 @@ fn serve(call: &Call<'_>, blob: &ServedBlob) -> Reply {
 
 /// Makes a push of small bytes mend a file that is gone or cut short: where a row says that they
 /// are in their file, and they are not, they are written there again.
-pub(crate) async fn mend(call: &Call<'_>, name: &RepoName, blob: NewBlob) -> Result<NewBlob, Failure> {
-    let app = call.app;
+///
+/// The digest is claimed until the row is there.
+pub(crate) async fn mend(app: &App, name: &RepoName, blob: NewBlob) -> Result<NewBlob, Failure> {
     let Content::Inline(bytes) = &blob.content else {
         return Ok(blob);
     };
@@ -150,20 +156,16 @@ pub(crate) async fn mend(call: &Call<'_>, name: &RepoName, blob: NewBlob) -> Res
         return Ok(blob);
     }
     tracing::warn!(digest = %blob.digest, "a damaged blob is mended by a push");
-    write_file(call, name, blob.digest, bytes.clone()).await
+    write_file(app, name, blob.digest, bytes.clone()).await
 }
 
-/// Writes bytes at hand to the file of their digest, which is claimed, durably.
-pub(crate) async fn write_file(
-    call: &Call<'_>,
-    name: &RepoName,
-    digest: Digest,
-    bytes: Bytes,
-) -> Result<NewBlob, Failure> {
+/// Writes bytes at hand to a file, durably. The digest is claimed until the row is there.
+pub(crate) async fn write_file(app: &App, name: &RepoName, digest: Digest, bytes: Bytes) -> Result<NewBlob, Failure> {
     let id = UploadId::from_random(random());
-    let mut staging = call.app.blobs.stage(name, id.as_str(), digest.algorithm()).await?;
+    let mut staging = app.blobs.stage(name, id.as_str(), digest.algorithm()).await?;
     staging.append(bytes).await?;
-    match staging.commit(digest, call.app.metadata.place(&digest).await?).await? {
+    let place = app.metadata.place(&digest).await?;
+    match staging.commit(digest, place).await? {
         Commit::Stored { place, size } => Ok(NewBlob { digest, size, content: Content::Stored(place) }),
         Commit::Mismatch { .. } => {
             Err(Failure::from(Code::Unknown).message("the content changed on its way to the disk"))

@@ -1,6 +1,9 @@
 //! Handlers of `/v2/<name>/manifests/<reference>`.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -10,7 +13,7 @@ use registry_core::{
     name::RepoName,
     oci_error::Code,
     reference::{Reference, Tag},
-    store::{Change, Content, INLINE_MAX, NewBlob, NewManifest},
+    store::{Change, Content, INLINE_MAX, NewBlob, NewManifest, StoreError},
 };
 use registry_store::hash::digest_of;
 use serde_json::json;
@@ -24,6 +27,7 @@ use crate::{
         inbound::Inbound,
         route::encode,
     },
+    app::{App, now},
     body::Body,
     config::settings::UrlRules,
     failure::Failure,
@@ -42,6 +46,7 @@ pub(crate) async fn get(call: &Call<'_>, name: &RepoName, reference: &Reference)
         let reference = Reference::Digest(child);
         manifest = find(call, name, &reference).await?.ok_or_else(|| unknown(&reference))?;
     }
+    note_use(call, name, &manifest).await?;
     let mut response = if matches_etag(call, &manifest.headers) {
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -62,6 +67,28 @@ pub(crate) async fn get(call: &Call<'_>, name: &RepoName, reference: &Reference)
         call.app.record(call.events(&Told { action: Action::Pull, target }));
     }
     Ok(call.finish(response))
+}
+
+/// Notes that a client was told of a manifest. One that gets it does not wait for that; one that only
+/// asks whether it is here may rely on the answer, and waits, once in a while.
+async fn note_use(call: &Call<'_>, name: &RepoName, manifest: &ServedManifest) -> Result<(), Failure> {
+    let (app, now) = (call.app, now());
+    if call.head.method == http::Method::GET {
+        let noted_at = &manifest.noted_at;
+        if app.pulls.is_due(noted_at.load(Ordering::Relaxed), now) && app.pulls.note(name, &manifest.digest, now) {
+            noted_at.store(now, Ordering::Relaxed);
+        }
+        return Ok(());
+    }
+    let change = || Change::Used(vec![(name.clone(), manifest.digest, false)]);
+    match app.leases.promise(&*app.metadata, &manifest.used_at, now, change).await {
+        // Engines ask in this way before each pull, which a full disk shall not end.
+        Err(StoreError::Full { operation }) => {
+            tracing::warn!(operation, "no space left: the use of a manifest is not noted");
+            Ok(())
+        }
+        noted => Ok(noted?),
+    }
 }
 
 fn unknown(reference: &Reference) -> Failure {
@@ -102,7 +129,9 @@ async fn find(call: &Call<'_>, name: &RepoName, reference: &Reference) -> Result
         }
     };
     let headers = ContentHeaders::new(&digest);
-    let manifest = Arc::new(ServedManifest { digest, media_type: entry.media_type, bytes, headers });
+    let used_at = entry.blob.used_at.into();
+    let noted_at = AtomicI64::new(0);
+    let manifest = Arc::new(ServedManifest { digest, media_type: entry.media_type, bytes, headers, used_at, noted_at });
     if manifest.bytes.len() <= KEEP_MAX {
         app.answers.keep_manifest(version, name, reference, &manifest);
     }
@@ -161,12 +190,17 @@ pub(crate) async fn put(call: &Call<'_>, name: &RepoName, reference: &Reference,
     let subject = manifest.subject;
     let events = put_events(call, name, &digest, bytes.len() as u64, &manifest, &tags);
     let rings = !events.is_empty();
-    let _claim = call.app.claims.share([&digest]).await;
-    let blob = store_bytes(call, name, digest, bytes).await?;
-    let index_policy = call.app.index_policy.clone();
-    let new = Box::new(NewManifest { blob, manifest, tags, index_policy });
-    call.app.metadata.apply(Change::PutManifest(name.clone(), new), events).await?;
-    call.app.ring(rings);
+    let (app, repository) = (Arc::clone(call.app), name.clone());
+    let work = async move {
+        let _claim = app.claims.share([&digest]).await;
+        let blob = store_bytes(&app, &repository, digest, bytes).await?;
+        let index_policy = app.index_policy.clone();
+        let new = Box::new(NewManifest { blob, manifest, tags, index_policy });
+        app.metadata.apply(Change::PutManifest(repository, new), events).await?;
+        app.ring(rings);
+        Ok(())
+    };
+    call.app.commits.run(work).await?;
     let mut response = empty(StatusCode::CREATED);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, call.url(&format!("/v2/{name}/manifests/{digest}")));
@@ -254,12 +288,12 @@ fn put_events(
 }
 
 /// Brings a manifest's bytes to where its row can name them.
-async fn store_bytes(call: &Call<'_>, name: &RepoName, digest: Digest, bytes: Bytes) -> Result<NewBlob, Failure> {
+async fn store_bytes(app: &App, name: &RepoName, digest: Digest, bytes: Bytes) -> Result<NewBlob, Failure> {
     let size = bytes.len() as u64;
     if bytes.len() <= INLINE_MAX {
-        return mend(call, name, NewBlob { digest, size, content: Content::Inline(bytes) }).await;
+        return mend(app, name, NewBlob { digest, size, content: Content::Inline(bytes) }).await;
     }
-    write_file(call, name, digest, bytes).await
+    write_file(app, name, digest, bytes).await
 }
 
 /// Takes away a tag, or a manifest with its tags.

@@ -1,19 +1,21 @@
 //! Handlers of `/v2/<name>/blobs/uploads/`.
 
+use std::sync::Arc;
+
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use registry_core::{
     digest::{Algorithm, Digest},
     name::RepoName,
     oci_error::Code,
     range::{Slice, parse_content_range},
-    store::{Change, Refusal, StoreError},
+    store::{Change, OutboxEvent, Refusal, StoreError},
     upload::ChunkError,
 };
 
 use crate::{
     answers::ContentHeaders,
     api::{CONTENT_DIGEST, Call, Reply, blobs::mend, digest_param, empty, inbound::Inbound, route::UploadId},
-    app::random,
+    app::{App, random},
     body::Body,
     failure::Failure,
     notify::{Action, Target, Told},
@@ -43,24 +45,20 @@ pub(crate) async fn post(call: &Call<'_>, name: &RepoName, body: &mut Inbound) -
     };
     let algorithm = digest.map_or(algorithm, |digest| digest.algorithm());
     let app = call.app;
+    app.sessions.admit(&*app.metadata, name).await?;
     let mut held = app.sessions.begin(&*app.blobs, name, UploadId::from_random(random()), algorithm).await;
     match digest {
         Some(digest) => {
-            let result = whole(call, &mut held, digest, body).await;
-            if result.is_err() {
+            if let Err(failure) = receive(call, &mut held, None, body).await {
                 // Nobody was told its name: nobody can go on with it.
                 held.received.discard().await.ok();
+                app.sessions.forget(&held.session.id);
+                return Err(failure);
             }
-            app.sessions.forget(&held.session.id);
-            result
+            commit(call, held, digest).await
         }
         None => Ok(call.finish(accepted(call, &held.session, 0))),
     }
-}
-
-async fn whole(call: &Call<'_>, held: &mut Held, digest: Digest, body: &mut Inbound) -> Reply {
-    receive(call, held, None, body).await?;
-    commit(call, held, digest).await
 }
 
 async fn try_mount(call: &Call<'_>, name: &RepoName, digest: &Digest) -> Result<Option<Response<Body>>, Failure> {
@@ -147,10 +145,7 @@ pub(crate) async fn put(call: &Call<'_>, name: &RepoName, id: &UploadId, body: &
     let mut held = find(call, name, id).await?;
     let range = check_range(call, &held)?;
     receive(call, &mut held, range, body).await?;
-    let result = commit(call, &mut held, digest).await;
-    // Ended or failed, nobody can go on with it.
-    call.app.sessions.forget(id);
-    result
+    commit(call, held, digest).await
 }
 
 /// Throws an upload away.
@@ -200,36 +195,62 @@ async fn receive(call: &Call<'_>, held: &mut Held, range: Option<Slice>, body: &
     let Ok(_turn) = call.app.receiving.try_acquire() else {
         return Err(Failure::unavailable("too many uploads are under way; try again"));
     };
-    let Held { session, received } = held;
+    if let Some(length) = call.content_length() {
+        reserve(call, held, length, false).await?;
+    }
     let unfilled = || Failure::from(Code::SizeInvalid).message("the chunk does not fill its Content-Range");
     while let Some(bytes) = body.next().await? {
-        if range.is_some_and(|range| received.progress.next + bytes.len() as u64 > range.end) {
+        let length = bytes.len() as u64;
+        if range.is_some_and(|range| held.received.progress.next + length > range.end) {
             return Err(unfilled());
         }
-        received.append(&*call.app.blobs, session, bytes).await?;
+        reserve(call, held, length, true).await?;
+        held.received.append(&*call.app.blobs, &held.session, bytes).await?;
     }
-    if range.is_some_and(|range| received.progress.next != range.end) {
+    if range.is_some_and(|range| held.received.progress.next != range.end) {
         return Err(unfilled());
     }
     Ok(())
 }
 
-/// Makes an upload a blob of its repository.
-async fn commit(call: &Call<'_>, held: &mut Held, digest: Digest) -> Reply {
+/// Reserves room for `more` bytes, or ends the upload: no later part of it could help.
+async fn reserve(call: &Call<'_>, held: &mut Held, more: u64, others_follow: bool) -> Result<(), Failure> {
+    let reserved = held.received.reserve(&*call.app.metadata, more, others_follow).await;
+    if matches!(reserved, Err(StoreError::Refused(_))) {
+        held.received.discard().await.ok();
+        call.app.sessions.forget(&held.session.id);
+    }
+    Ok(reserved?)
+}
+
+/// Makes an upload a blob of its repository. Ended or failed, nobody can go on with it.
+async fn commit(call: &Call<'_>, mut held: Held, digest: Digest) -> Reply {
+    let name = held.session.repository.clone();
+    let target = Target::blob(&name, &digest, Some(held.received.progress.next));
+    let events = call.events(&Told { action: Action::Push, target });
+    let app = Arc::clone(call.app);
+    let work = async move {
+        let ended = end(&app, &mut held, digest, events).await;
+        app.sessions.forget(&held.session.id);
+        ended
+    };
+    call.app.commits.run(work).await?;
+    Ok(call.finish(created(call, &name, &digest)))
+}
+
+async fn end(app: &App, held: &mut Held, digest: Digest, events: Vec<OutboxEvent>) -> Result<(), Failure> {
     let name = &held.session.repository;
-    let _claim = call.app.claims.share([&digest]).await;
-    let blob = match held.received.finish(&*call.app.metadata, digest).await? {
+    let _claim = app.claims.share([&digest]).await;
+    let blob = match held.received.finish(&*app.metadata, digest).await? {
         End::Whole(blob) => blob,
         End::Mismatch(actual) => {
             return Err(Failure::from(Code::DigestInvalid)
                 .message(format!("provided digest {digest} did not match uploaded content, which is {actual}")));
         }
     };
-    let blob = mend(call, name, blob).await?;
-    let target = Target::blob(name, &digest, Some(blob.size));
-    let events = call.events(&Told { action: Action::Push, target });
+    let blob = mend(app, name, blob).await?;
     let rings = !events.is_empty();
-    call.app.metadata.apply(Change::PutBlob(name.clone(), blob), events).await?;
-    call.app.ring(rings);
-    Ok(call.finish(created(call, name, &digest)))
+    app.metadata.apply(Change::PutBlob(name.clone(), blob), events).await?;
+    app.ring(rings);
+    Ok(())
 }

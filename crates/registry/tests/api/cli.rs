@@ -23,6 +23,14 @@ fn help_has_examples() {
         &[],
         &["serve"],
         &["garbage-collect"],
+        &["gc", "status"],
+        &["gc", "run"],
+        &["gc", "pause"],
+        &["gc", "resume"],
+        &["undelete"],
+        &["history"],
+        &["retention"],
+        &["quota"],
         &["verify-config"],
         &["default-config"],
         &["notifications", "list"],
@@ -52,8 +60,24 @@ fn help_has_examples() {
 
 #[test]
 fn manual_and_completion_know_every_command() {
-    let commands =
-        ["init", "user", "robot", "group", "grant", "key", "trust", "garbage-collect", "revoke-tokens", "explain"];
+    let commands = [
+        "init",
+        "user",
+        "robot",
+        "group",
+        "grant",
+        "key",
+        "trust",
+        "garbage-collect",
+        "gc",
+        "pause",
+        "undelete",
+        "history",
+        "retention",
+        "quota",
+        "revoke-tokens",
+        "explain",
+    ];
     let manual = registry(&["man"]).ok().stdout.replace('\\', "");
     for shell in ["bash", "zsh", "fish"] {
         let script = registry(&["completion", shell]).ok().stdout;

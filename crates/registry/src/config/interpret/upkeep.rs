@@ -28,7 +28,9 @@ fn span(view: &View<'_>, least: u64, most: u64, found: &mut Found) -> Option<Dur
     if (least..=most).contains(&seconds) {
         return Some(Duration::from_secs(seconds));
     }
-    let shown = |seconds: u64| if seconds % 3600 == 0 { format!("{}h", seconds / 3600) } else { format!("{seconds}s") };
+    let shown = |seconds: u64| {
+        if seconds.is_multiple_of(3600) { format!("{}h", seconds / 3600) } else { format!("{seconds}s") }
+    };
     found.push(match (seconds, least) {
         (0, _) => view.error("must be longer than zero").hint(format!("the shortest is {least}s")),
         _ => view.error(format!("must be from {least}s to {}", shown(most))),
