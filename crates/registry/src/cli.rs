@@ -202,6 +202,9 @@ pub(crate) struct Adopt {
     /// The configuration that names the directory [env: REGISTRY_CONFIGURATION_PATH]
     #[arg(long, value_name = "CONFIG")]
     pub(crate) config: Option<String>,
+    /// The data directory, as other commands take it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["place", "config"])]
+    pub(crate) data: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
