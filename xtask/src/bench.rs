@@ -4,12 +4,12 @@
 //! below `bench/`. Servers listen on loopback only, their data lies on a real disk and is removed afterwards.
 
 mod access;
-mod drive;
+pub(crate) mod drive;
 mod guard;
-mod http;
+pub(crate) mod http;
 mod machine;
-mod payload;
-mod registry;
+pub(crate) mod payload;
+pub(crate) mod registry;
 mod report;
 mod scenarios;
 mod server;

@@ -3,6 +3,7 @@
 //! Owns only the dispatch; what a chore does and which arguments it takes is in its own file.
 
 mod bench;
+mod soak;
 mod tidy;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ struct Arguments {
 enum Chore {
     /// Measures our registry against Docker Registry 2.8 and nginx, side by side on this machine.
     Bench(bench::Options),
+    /// Runs clients against a server that collects and is killed, and checks all that it answers.
+    Soak(soak::Options),
     /// Checks the rules of the house: allowed arrows, module docs, links between documents.
     Tidy,
 }
@@ -28,6 +31,7 @@ enum Chore {
 fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Bench(options) => bench::run(&options),
+        Chore::Soak(options) => soak::run(&options),
         Chore::Tidy => tidy::run(),
     };
     match result {

@@ -3,6 +3,7 @@
 
 pub mod access;
 pub mod account;
+pub mod adopt;
 pub mod collect;
 pub mod digest;
 pub mod directory;

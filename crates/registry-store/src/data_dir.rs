@@ -8,6 +8,7 @@
 //! <root>/roadstead/uploads/<id>.<owner>                             uploads in progress
 //! <root>/roadstead/quarantine/<hex>.<place>                         files of damaged blobs, for a while
 //! <root>/roadstead/admin.sock                                       takes commands while a server runs
+//! <root>/roadstead/adopted                                          another server's link files are out of date
 //! <root>/roadstead/audit/audit.log                                  who did what; older ones end in .1, .2, ...
 //! ```
 //!
@@ -112,14 +113,41 @@ impl DataDir {
         self.is_new
     }
 
-    /// Where another server keeps what its repositories hold; this one never makes it.
-    fn foreign_links(&self) -> PathBuf {
+    /// Where another server keeps what its repositories hold; this one writes there only when the
+    /// directory is released.
+    pub(crate) fn repositories(&self) -> PathBuf {
         self.root.join("docker/registry/v2/repositories")
     }
 
-    /// Whether blobs here may be named by another server's links.
+    /// Whether blobs here may be named by another server's links, which count.
     pub(crate) fn has_foreign_links(&self) -> bool {
-        self.foreign_links().exists()
+        self.repositories().exists() && !self.marker().exists()
+    }
+
+    /// Whether another server's links are here, whether they count or not.
+    pub(crate) fn has_links(&self) -> bool {
+        self.repositories().read_dir().is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    /// The file that says that link files are out of date, so that nobody takes them for the truth
+    /// when the metadata is lost.
+    fn marker(&self) -> PathBuf {
+        self.own().join("adopted")
+    }
+
+    /// Declares link files out of date, durably, or up to date again.
+    pub(crate) fn outdate_links(&self, outdated: bool) -> io::Result<()> {
+        let marker = self.marker();
+        if outdated {
+            fs::write(&marker, "The metadata beside this says what is here; link files are out of date.\n")?;
+            File::open(&marker)?.sync_all()?;
+        } else {
+            match fs::remove_file(&marker) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        File::open(self.own())?.sync_all()
     }
 
     /// Whether there are blobs here that are ours by all appearances: no other server's links.
@@ -189,9 +217,9 @@ impl DataDir {
     }
 
     /// Whether another registry server has left images here that no row of ours knows: a
-    /// repository with manifests, and no metadata yet.
+    /// repository, and no metadata yet or any more.
     pub fn looks_foreign(&self) -> bool {
-        !self.metadata().exists() && self.foreign_links().read_dir().is_ok_and(|mut entries| entries.next().is_some())
+        !self.metadata().exists() && self.has_links()
     }
 
     /// Where blobs are.

@@ -2,6 +2,7 @@
 //!
 //! Owns every SQL statement and every path below the data directory. Knows neither HTTP nor users.
 
+pub mod adopt;
 pub mod backup;
 pub mod blob;
 pub mod check;

@@ -1,5 +1,6 @@
 //! Where rows live: SQLite in the data directory, or memory.
 
+pub(crate) mod adoption;
 pub(crate) mod document;
 mod history;
 #[cfg(test)]

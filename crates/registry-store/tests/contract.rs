@@ -19,7 +19,7 @@ use registry_core::{
     retention::{Quota, Rules, TagRule},
     store::{
         Blobs, Change, Commit, Content, Delivered, INLINE_MAX, Metadata, NewBlob, NewManifest, OutboxEvent, Place,
-        Refusal, StoreError,
+        Refusal, StoreError, TagFacts,
     },
 };
 use registry_store::{
@@ -220,6 +220,42 @@ async fn events_go_with_their_change() {
         assert_eq!(queue().await, [("6".to_owned(), 0), ("7".to_owned(), 0)]);
         let dead = store.dead_letters(10).await.unwrap();
         assert_eq!(dead.iter().map(|letter| letter.event.body.as_str()).collect::<Vec<_>>(), ["4", "5"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_expires_only_as_it_was_seen() {
+    on_each(async |store| {
+        let rule =
+            TagRule { repositories: "r".parse().unwrap(), tags: Some(regex_lite::Regex::new("^fixed$").unwrap()) };
+        store.govern(Rules { immutable: vec![rule], ..Rules::default() }).await.unwrap();
+        let r = name("r");
+        for config in [b"one", b"two"] {
+            apply(store, Change::PutBlob(r.clone(), inline(config))).await.unwrap();
+        }
+        let put = |config: &[u8], tags: &[&str]| Change::PutManifest(r.clone(), image(config, None, tags));
+        apply(store, put(b"one", &["fixed", "moved", "seen"])).await.unwrap();
+        let facts = store.tag_facts(&r, None, 10).await.unwrap().entries;
+        let [fixed, moved, seen] = facts.as_slice() else { panic!("{facts:?}") };
+        let pulled = vec![(r.clone(), seen.digest, true), (name("nowhere"), seen.digest, true)];
+        apply(store, Change::Used(pulled)).await.unwrap();
+        let now = store.tag_facts(&r, Some(&tag("moved")), 10).await.unwrap().entries;
+        assert!(now[0].pulled_at >= seen.pushed_at && seen.pulled_at == 0, "{now:?}");
+        apply(store, put(b"two", &["moved"])).await.unwrap();
+        let earlier = TagFacts { pushed_at: seen.pushed_at - 1, ..seen.clone() };
+        for (facts, refusal) in [
+            (moved, Some(Refusal::ManifestUnknown("moved".into()))),
+            (&earlier, Some(Refusal::ManifestUnknown("seen".into()))),
+            (fixed, Some(Refusal::TagImmutable(tag("fixed")))),
+            (seen, None),
+            (seen, Some(Refusal::ManifestUnknown("seen".into()))),
+        ] {
+            assert_eq!(apply(store, Change::Expire(r.clone(), facts.clone())).await.err(), refusal, "{facts:?}");
+        }
+        assert_eq!(store.tags(&r, None, 10).await.unwrap().unwrap().entries, ["fixed", "moved"]);
+        apply(store, Change::Undelete(r.clone(), Reference::Tag(tag("seen")))).await.unwrap();
+        assert_eq!(store.tags(&r, None, 10).await.unwrap().unwrap().entries, ["fixed", "moved", "seen"]);
     })
     .await;
 }

@@ -20,7 +20,7 @@ pub(crate) mod commands;
 pub(crate) mod messenger;
 pub(crate) mod password;
 mod place;
-mod show;
+pub(crate) mod show;
 mod value;
 
 /// Carries a command out; the exit code says whether it went well, and of a question whether the

@@ -10,6 +10,7 @@ use crate::{
     check::Check,
     gc::Gc,
     init::Init,
+    keeping::command::{History, Quota, Retention, Undelete},
 };
 
 /// A private container registry.
@@ -80,6 +81,35 @@ pub(crate) enum Command {
                       Examples:\n  registry restore /backups/registry /srv/registry\n  \
                       registry restore /backups/registry /srv/registry --replace-metadata")]
     Restore(Restore),
+    /// Bring back a tag or a manifest that was deleted, within the grace period
+    #[command(
+        after_help = "A tag comes back to what it named last; a manifest comes back with the tags that went with it. What was \
+                      deleted can be brought back for roadstead.gc.grace, a day where nothing is set.\n\n\
+                      Examples:\n  registry undelete team/api:1.4 config.yml\n  registry undelete team/api@sha256:2cf2… --data /var/lib/registry"
+    )]
+    Undelete(Undelete),
+    /// Show what became of the tags of a repository
+    #[command(after_help = "`gone` under MANIFEST says that it cannot be brought back any more.\n\n\
+                      Examples:\n  registry history team/api config.yml\n  registry history team/api:latest --limit 5 config.yml")]
+    History(History),
+    /// Show which tags the retention rules let go, or let them go now
+    #[command(after_help = "A server does this by itself every roadstead.retention.interval.\n\n\
+                      Examples:\n  registry retention config.yml\n  registry retention --run config.yml\n  \
+                      registry retention --format json config.yml | jq -r '.listed[] | .repository + \":\" + .tag'")]
+    Retention(Retention),
+    /// Show how full the quotas are
+    #[command(after_help = "Example:\n  registry quota config.yml")]
+    Quota(Quota),
+    /// Take over the data directory of a distribution registry, in place and while it serves
+    #[command(after_help = ADOPT_HELP)]
+    Adopt(Adopt),
+    /// Write link files, so that a distribution registry can serve the data directory
+    #[command(
+        after_help = "The server must be stopped. Accounts, history and settings stay in the directory's `roadstead`; \
+                      `registry adopt` takes the directory back.\n\n\
+                      Examples:\n  registry release /var/lib/registry\n  registry release --config config.yml --format json"
+    )]
+    Release(Adopt),
     /// Say of every key of a configuration whether it is honoured
     #[command(
         name = "verify-config",
@@ -151,6 +181,30 @@ pub(crate) struct GarbageCollect {
     pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) path: ConfigPath,
+}
+
+/// Shown after the options of `adopt`.
+const ADOPT_HELP: &str = "\
+No blob is copied or read; only manifests are. The other registry may go on serving meanwhile: run this again for what \
+came since, then stop it, and start `registry serve`. What is broken, such as an empty link file, is listed and left out.
+
+Examples:
+  registry adopt /var/lib/registry
+  registry adopt --config /etc/distribution/config.yml
+  registry adopt /var/lib/registry --format json | jq .skipped";
+
+/// Which data directory is taken over or given back.
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// The data directory (`rootdirectory`), or a configuration that names it
+    #[arg(value_name = "DIR|CONFIG", conflicts_with = "config")]
+    pub(crate) place: Option<PathBuf>,
+    /// The configuration that names the directory [env: REGISTRY_CONFIGURATION_PATH]
+    #[arg(long, value_name = "CONFIG")]
+    pub(crate) config: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) format: Format,
 }
 
 /// How to show the verdict.

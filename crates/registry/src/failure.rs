@@ -134,7 +134,8 @@ impl From<Exceeded> for Failure {
     fn from(exceeded: Exceeded) -> Self {
         let Exceeded { quota, used, asked } = exceeded;
         let message = format!(
-            "the quota of {} is {}: {} are used and {} more were asked for; delete images, or have it raised",
+            "the quota of {} is {}: images and uploads under way take {}, and {} more were asked for; delete images, whose room \
+             is free after the grace period, or have it raised",
             quota.prefix,
             Size(quota.limit),
             Size(used),

@@ -14,8 +14,9 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Subcommand;
-use registry_core::gc::Collection as _;
+use registry_core::{adopt::Wish, gc::Collection as _};
 use registry_store::{
+    adopt::stand,
     blob::fs::FsBlobs,
     claims::Claims,
     data_dir::{DataDir, DataDirError},
@@ -149,6 +150,7 @@ pub(crate) fn open(root: &Path) -> Result<Files> {
     })?;
     let poison = Poison::default();
     let metadata = Arc::new(SqliteMetadata::open_in(&dir, poison.clone())?);
+    stand(&metadata, &dir, Wish::Work)?;
     Ok(Files { metadata, blobs: FsBlobs::new(dir, poison), claims: Claims::default() })
 }
 

@@ -224,8 +224,8 @@ fn look(dir: &Path, options: &Init) -> Result<()> {
     }
     ensure!(
         !DataDir::peek(dir).looks_foreign(),
-        "{shown} holds images of another registry server, which cannot be adopted yet; they are left untouched (hint: \
-         name another directory, and copy the images with `skopeo sync`)"
+        "{shown} holds images of another registry server (hint: `registry adopt {shown}` takes them over; then run this \
+         again)"
     );
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod admin;
+mod adopt;
 mod answers;
 mod api;
 mod app;
@@ -23,6 +24,7 @@ mod gc;
 mod health;
 mod init;
 mod jobs;
+mod keeping;
 mod leases;
 mod letters;
 mod live;
@@ -90,10 +92,16 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(path) => serve::serve(path),
         Command::Scrub(command) => scrub::scrub(&command),
         Command::Gc(command) => gc::gc(&command),
+        Command::Undelete(options) => keeping::command::undelete(&options),
+        Command::History(options) => keeping::command::history(&options),
+        Command::Retention(options) => keeping::command::retention(&options),
+        Command::Quota(options) => keeping::command::quota(&options),
         Command::GarbageCollect(options) => collect::collect(&options),
         Command::Check(options) => Ok(check::check(&options)),
         Command::Backup(options) => backup::backup(&options),
         Command::Restore(options) => backup::restore(&options),
+        Command::Adopt(options) => adopt::adopt(&options),
+        Command::Release(options) => adopt::release(&options),
         Command::VerifyConfig(options) => {
             let loaded = load(&options.path)?;
             match options.format {

@@ -2,7 +2,8 @@
 //! writing down who did.
 //!
 //! Over the Unix socket root and the server's own user may give all of them; over HTTP, where there
-//! are accounts, whoever has `admin` on everything. To add one: a variant of [`Operation`], an arm
+//! are accounts, whoever has `admin` on everything; what is about one repository also who may delete
+//! there. To add one: a variant of [`Operation`], an arm
 //! in [`Operations::answer`], and what it works on as a field of [`Operations`], which `serve` fills;
 //! a command sends it with [`server::ask`]. Does not own how orders arrive (`api/admin`,
 //! `admin/socket`), nor those to access control (`admin`).
@@ -18,12 +19,13 @@ use service::audit::{AuditLog, Record};
 use crate::{
     admin::{
         Sender,
-        authority::{Actor, authorize_everywhere},
+        authority::{Actor, authorize_deleting, authorize_everywhere},
         error::{Kind, OrderError},
         name_of,
     },
     collector::{Collector, Wanted},
     failure::Chain,
+    keeping::Keeping,
     live::LiveDirectory,
     scrub::Scrub,
 };
@@ -35,6 +37,8 @@ pub(crate) struct Operations {
     pub(crate) collector: Option<Arc<Collector>>,
     /// The scrub; `None` where nothing outlives the process.
     pub(crate) scrub: Option<Arc<Scrub>>,
+    /// What is kept.
+    pub(crate) keeping: Arc<Keeping>,
     /// Who there is, where there are accounts.
     pub(crate) live: Option<Arc<LiveDirectory>>,
     /// Where it is written down, where there is one.
@@ -54,7 +58,7 @@ impl Operations {
         let operations = Arc::clone(self);
         let work = tokio::spawn(async move {
             let answer = match operations.authorize(&operation, sender.actor) {
-                Ok(()) => operations.answer(&operation, now).await,
+                Ok(()) => operations.answer(&operation, &sender, now).await,
                 Err(error) => Err(error),
             };
             if let Err(OrderError { source: Some(error), .. }) = &answer {
@@ -74,14 +78,17 @@ impl Operations {
     fn authorize(&self, operation: &Operation, actor: Actor) -> Result<(), OrderError> {
         match (actor, &self.live) {
             (Actor::Local, _) => Ok(()),
-            (Actor::Account(..), Some(live)) => authorize_everywhere(operation.changes(), actor, &live.current()),
+            (Actor::Account(..), Some(live)) => match operation.repository() {
+                Some(repository) => authorize_deleting(repository, actor, &live.current()),
+                None => authorize_everywhere(operation.changes(), actor, &live.current()),
+            },
             (Actor::Account(..), None) => {
                 Err(OrderError::new(Kind::Denied, "there are no accounts here", "use the server's own machine"))
             }
         }
     }
 
-    async fn answer(&self, operation: &Operation, now: i64) -> Result<Value, OrderError> {
+    async fn answer(&self, operation: &Operation, sender: &Sender, now: i64) -> Result<Value, OrderError> {
         let collector = || {
             self.collector.as_ref().ok_or_else(|| {
                 let hint = "storage.inmemory has no files to be collected";
@@ -104,7 +111,18 @@ impl Operations {
             Operation::GcResume {} => Ok(json!(collector()?.resume(now).await?)),
             Operation::ScrubStatus {} => Ok(json!(scrub()?.status().await?)),
             Operation::ScrubRun {} => Ok(json!({ "pass": scrub()?.ask() })),
+            Operation::Undelete { .. }
+            | Operation::History { .. }
+            | Operation::Retention { .. }
+            | Operation::Quota {} => self.keeping.answer(operation, &self.name_of(sender), now).await,
             Operation::Foreign => Err(OrderError::invalid("this is no order", "look how it is written")),
+        }
+    }
+
+    fn name_of(&self, sender: &Sender) -> String {
+        match &self.live {
+            Some(live) => name_of(sender.actor, &live.current()),
+            None => "local".to_owned(),
         }
     }
 
@@ -112,11 +130,7 @@ impl Operations {
         let result = answer.as_ref().map_or_else(|error| error.kind.as_str(), |_| "ok");
         tracing::info!(order = operation.name(), from = sender.from, result, "order {}", operation.name());
         let Some(log) = &self.audit else { return };
-        let actor = match (&self.live, sender.actor) {
-            (Some(live), actor) => name_of(actor, &live.current()),
-            (None, _) => "local".to_owned(),
-        };
-        let entry = Record::new("admin").with("actor", actor).with("from", sender.from.as_str());
+        let entry = Record::new("admin").with("actor", self.name_of(sender)).with("from", sender.from.as_str());
         let entry = operation.fields().into_iter().fold(entry, |entry, (name, value)| entry.with(&name, value));
         if let Err(error) = log.record_durably(&entry.with("result", result)).await {
             tracing::error!(error = %Chain(&error), "an order is not in the audit log");

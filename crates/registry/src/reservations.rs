@@ -16,8 +16,8 @@ use registry_core::{
 /// Bytes that an upload of unknown length is promised at a time.
 const STEP: u64 = 16 * 1024 * 1024;
 
-/// The room that is promised, in all quotas.
-#[derive(Debug)]
+/// The room that is promised, in all quotas. A clone is another handle.
+#[derive(Clone, Debug)]
 pub(crate) struct Reservations {
     quotas: Vec<Quota>,
     /// Bytes, in the order of the quotas.
@@ -45,6 +45,11 @@ impl Reservations {
         let quotas = self.quotas.iter().enumerate().filter(|(_, quota)| quota.covers(repository));
         let quotas = quotas.map(|(index, _)| index).collect();
         Reserved { quotas, bytes: 0, promised: Arc::clone(&self.promised) }
+    }
+
+    /// Bytes that are promised now, in the order of the quotas.
+    pub(crate) fn promised(&self) -> Vec<u64> {
+        self.promised.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -167,6 +172,6 @@ mod tests {
         check(&mut huge, STEP + 1, true, &format!("[0, 0, {}]", 2 * STEP)).await;
         check(&mut huge, 5 * STEP, true, &format!("[0, 0, {}]", 5 * STEP)).await;
         drop((api, other, huge));
-        assert_eq!(*reservations.promised.lock().unwrap(), [0, 0, 0]);
+        assert_eq!(reservations.promised(), [0, 0, 0]);
     }
 }

@@ -42,6 +42,10 @@ pub(crate) struct Swept {
     pub(crate) tags: u64,
     /// How many go, or went.
     pub(crate) expired: u64,
+    /// Since when pulls are known.
+    pub(crate) pulls_since: i64,
+    /// Whether it ended early, because as many went as may go at a time.
+    pub(crate) more: bool,
     /// The first [`LISTED`] of them, by repository and name.
     pub(crate) listed: Vec<(RepoName, Expired)>,
 }
@@ -50,8 +54,13 @@ pub(crate) struct Swept {
 pub(crate) enum Mode<'a> {
     /// Nothing: they are only listed.
     Look,
-    /// They are deleted, each with the events that this makes.
-    Remove(&'a (dyn Fn(&RepoName, &Tag) -> Vec<OutboxEvent> + Send + Sync)),
+    /// They are deleted.
+    Remove {
+        /// Makes the events of each.
+        events: &'a (dyn Fn(&RepoName, &Tag) -> Vec<OutboxEvent> + Send + Sync),
+        /// So many at a time.
+        most: u64,
+    },
 }
 
 /// Looks at all repositories at `now`, in seconds since 1970. Stopped at any point, whole tags are
@@ -62,13 +71,16 @@ pub(crate) async fn sweep(
     now: i64,
     mode: &Mode<'_>,
 ) -> Result<Swept, StoreError> {
-    let mut swept = Swept::default();
+    let mut swept = Swept { pulls_since: rules.pulls_since, ..Swept::default() };
     let mut after: Option<String> = None;
     loop {
         let page = metadata.repositories(after.as_deref(), PAGE).await?;
         for repository in &page.entries {
             if rules.retention.iter().any(|rule| rule.tags.repositories.holds(repository)) {
                 sweep_one(metadata, rules, repository, now, mode, &mut swept).await?;
+            }
+            if swept.more {
+                return Ok(swept);
             }
         }
         match page.entries.last() {
@@ -97,10 +109,14 @@ async fn sweep_one(
     swept.repositories += 1;
     swept.tags += tags.len() as u64;
     for gone in expired(rules.retention, rules.immutable, repository, &tags, now) {
-        if let Mode::Remove(events) = mode
-            && !remove(metadata, repository, &gone, events(repository, &gone.facts.tag)).await?
-        {
-            continue;
+        if let Mode::Remove { events, most } = mode {
+            if swept.expired >= *most {
+                swept.more = true;
+                return Ok(());
+            }
+            if !remove(metadata, repository, &gone, events(repository, &gone.facts.tag)).await? {
+                continue;
+            }
         }
         swept.expired += 1;
         if swept.listed.len() < LISTED {

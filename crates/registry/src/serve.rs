@@ -17,6 +17,7 @@ use registry_auth::{
 };
 use registry_core::{
     directory::Directories,
+    gc::Collection,
     manifest::{IndexPolicy, Platform},
     retention::Rules,
     store::{Blobs, Metadata},
@@ -46,9 +47,10 @@ use crate::{
         Admin,
         socket::{AdminSocket, Desk},
     },
+    adopt,
     answers::Answers,
     api::route,
-    app::{App, random},
+    app::{App, now, random},
     audit::Audit,
     cli::ConfigPath,
     collector::{Collector, Files},
@@ -60,6 +62,7 @@ use crate::{
     configured_with_warnings, deliver,
     encryption::Encryption,
     health, jobs,
+    keeping::Keeping,
     leases::Leases,
     live::LiveDirectory,
     load,
@@ -158,7 +161,7 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     // Everything that can be wrong is looked at before the port is taken.
     let tls = Encryption::open(&config)?;
     let headers = headers(&config)?;
-    let stores = open(&config.storage.driver)?;
+    let stores = open(&config).await?;
     let (scheme, directory) = access(&config, &stores).await?;
     stores.metadata.govern(rules(&config)).await.context("count what the quotas hold")?;
     let accounts = match (directory, &config.storage.driver) {
@@ -177,9 +180,24 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         }
         None => None,
     };
+    let (outbox, reservations) = (Arc::new(Notify::new()), Reservations::new(config.quotas.clone()));
+    let instance = random::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let keeping = Arc::new(Keeping {
+        metadata: Arc::clone(&stores.metadata),
+        state: stores.files.as_ref().map(|(metadata, _)| Arc::clone(metadata) as Arc<dyn Collection>),
+        retention: config.retention.rules.clone(),
+        immutable: config.immutable.clone(),
+        reservations: reservations.clone(),
+        notifier: Notifier::new(&config.notifications, host.trim(), &instance),
+        outbox: Arc::clone(&outbox),
+        started: now(),
+    });
+    keeping.begin().await.context("note since when pulls are known")?;
     let operations = Arc::new(Operations {
         collector: collector.clone(),
         scrub: scrub.clone(),
+        keeping: Arc::clone(&keeping),
         live: accounts.as_ref().map(|accounts| Arc::clone(&accounts.live)),
         audit: accounts.as_ref().map(|accounts| Arc::clone(&accounts.log)),
     });
@@ -196,8 +214,6 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         }
         None => None,
     };
-    let instance = random::<4>().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let address = bound.address().to_owned();
     let source = format!("{}:{}", host.trim(), address.rsplit(':').next().unwrap_or("5000"));
     let app = Arc::new(App {
@@ -215,14 +231,14 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         audit: Audit::new(accounts.as_ref().map(|accounts| Arc::clone(&accounts.log))),
         turns: Turns::new(),
         headers,
-        sessions: Sessions::new(Reservations::new(config.quotas.clone())),
+        sessions: Sessions::new(reservations),
         commits: Commits::new(),
         leases: Leases::new(config.gc.policy.lease),
         pulls: Pulls::new(config.gc.policy.lease),
         answers: Answers::new(),
         health: Arc::default(),
         metrics,
-        outbox: Arc::new(Notify::new()),
+        outbox,
         listing: Semaphore::new(LISTING),
         recording: Arc::new(Semaphore::new(RECORDING)),
         instance,
@@ -242,6 +258,9 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     }
     if let Some(scrub) = scrub {
         tasks.spawn(scrub.run(Arc::clone(&app), stop.clone()));
+    }
+    if !app.config.retention.rules.is_empty() {
+        tasks.spawn(keeping.run(Arc::clone(&app), app.config.retention.interval, stop.clone()));
     }
     if let Some(socket) = socket {
         tasks.spawn(socket.serve(Desk { admin: app.admin.clone(), operations }, stop.clone()));
@@ -348,19 +367,15 @@ fn reread(app: &App, path: &ConfigPath, log: &LogHandle) {
     }
 }
 
-fn open(driver: &Driver) -> anyhow::Result<Stores> {
-    let Driver::Filesystem { root } = driver else {
+async fn open(config: &Config) -> anyhow::Result<Stores> {
+    let Driver::Filesystem { root } = &config.storage.driver else {
         let (metadata, blobs) = (Arc::new(MemoryMetadata::default()), Arc::new(MemoryBlobs::default()));
         return Ok(Stores { metadata: metadata.clone(), blobs, directories: metadata, files: None });
     };
     let dir = DataDir::open(&PathBuf::from(root))?;
-    if dir.looks_foreign() {
-        tracing::warn!(
-            "{root} holds images of another registry server that this one does not serve yet: they are left untouched"
-        );
-    }
     let poison = Poison::default();
     let metadata = Arc::new(SqliteMetadata::open_in(&dir, poison.clone())?);
+    adopt::before_serving(&metadata, &dir, config.limits.manifest).await?;
     let blobs = FsBlobs::new(dir, poison);
     Ok(Stores {
         metadata: metadata.clone(),

@@ -47,6 +47,11 @@ impl Setup {
         Self { program, config: config.to_owned(), env: Vec::new(), data: None, probe: Probe::Ask }
     }
 
+    /// A server that is not the one under test, such as the registry that it takes over from.
+    pub fn other(program: &str, config: &str) -> Self {
+        Self { program: program.to_owned(), ..Self::new(program, config) }
+    }
+
     /// Sets an environment variable of the server.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));

@@ -1,3 +1,5 @@
+//! The verdicts as tables: links, manifests, blobs, places, time.
+
 use super::{
     BlobFacts, LinkFacts, MAX_STEP, ManifestFacts, PlaceFacts, Policy, Verdict, advance, choose_place, is_garbage,
     review_link, review_manifest,
@@ -28,8 +30,9 @@ fn manifests() {
     check(ManifestFacts { tagged: true, ..idle }, 9999, Verdict::Keep);
     check(ManifestFacts { listed: true, ..idle }, 9999, Verdict::Keep);
     check(ManifestFacts { subject: Some(true), ..idle }, 9999, Verdict::Keep);
-    check(ManifestFacts { subject: Some(false), ..idle }, 1009, Verdict::Later(1010));
-    check(ManifestFacts { subject: Some(false), ..idle }, 1010, Verdict::Remove);
+    // Its subject may be on its way for as long as promises live, however short the grace period is.
+    check(ManifestFacts { subject: Some(false), ..idle }, 1019, Verdict::Later(1020));
+    check(ManifestFacts { subject: Some(false), ..idle }, 1020, Verdict::Remove);
     // Deleted by hand: nothing that reaches it keeps it longer than it can be brought back.
     check(ManifestFacts { deleted_at: Some(50), tagged: true, ..idle }, 59, Verdict::Later(60));
     check(ManifestFacts { deleted_at: Some(50), listed: true, ..idle }, 60, Verdict::Remove);

@@ -254,7 +254,7 @@ impl State {
             }
             Change::Expire(name, facts) => {
                 let current = self.repositories.get(&name).and_then(|repository| repository.tags.get(&facts.tag));
-                if !current.is_some_and(|now| (now.digest, now.pushed_at) == (facts.digest, facts.pushed_at)) {
+                if current.is_none_or(|now| (now.digest, now.pushed_at) != (facts.digest, facts.pushed_at)) {
                     return Err(Refusal::ManifestUnknown(facts.tag.to_string()));
                 }
                 self.apply(Change::DeleteTag(name, facts.tag), Vec::new())?;

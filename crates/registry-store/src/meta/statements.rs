@@ -516,9 +516,8 @@ pub(super) fn insert_manifest_row(
 fn delete_manifest(at: Context<'_>, name: &RepoName, digest: &Digest) -> Applied {
     let Context { db, rules, now } = at;
     let repository = known_repository(db, name)?;
-    let manifest = match find_manifest(db, repository.id, digest)? {
-        Some((id, None)) => id,
-        _ => return Err(Refusal::ManifestUnknown(digest.to_string()).into()),
+    let Some((manifest, None)) = find_manifest(db, repository.id, digest)? else {
+        return Err(Refusal::ManifestUnknown(digest.to_string()).into());
     };
     for tag in tags_of(db, name, digest)? {
         if rules.is_immutable(name, &tag) {

@@ -203,14 +203,19 @@ fn table(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Said {
     if rows.is_empty() {
         return Said { out: String::new(), aside: "none\n".to_owned() };
     }
+    Said { out: columns(titles, &rows), aside: String::new() }
+}
+
+/// A line of titles and a line for each row, in columns as wide as what is in them.
+pub(crate) fn columns(titles: &[&str], rows: &[Vec<String>]) -> String {
     let titles: Vec<String> = titles.iter().map(|title| (*title).to_owned()).collect();
     let width = |column: usize| {
-        let cells = std::iter::once(&titles).chain(&rows).map(|row| row[column].chars().count());
+        let cells = std::iter::once(&titles).chain(rows).map(|row| row[column].chars().count());
         cells.max().unwrap_or_default()
     };
     let widths: Vec<usize> = (0..titles.len()).map(width).collect();
     let mut out = String::new();
-    for row in std::iter::once(&titles).chain(&rows) {
+    for row in std::iter::once(&titles).chain(rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             let shown = if cell.is_empty() { "-" } else { cell };
@@ -219,7 +224,7 @@ fn table(titles: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Said {
         out += line.trim_end();
         out.push('\n');
     }
-    Said { out, aside: String::new() }
+    out
 }
 
 #[cfg(test)]

@@ -82,6 +82,20 @@ pub(crate) fn authorize_everywhere(changes: bool, actor: Actor, directory: &Dire
     Err(denied(EVERYWHERE))
 }
 
+/// Says whether `actor` may look after what is deleted of a repository: whoever may delete there. What
+/// a token may delete it may bring back as well.
+pub(crate) fn authorize_deleting(repository: &str, actor: Actor, directory: &Directory) -> Result<(), OrderError> {
+    let Actor::Account(id, _) = actor else {
+        return Ok(());
+    };
+    proved(id, directory)?;
+    let name: RepoName = repository.parse()?;
+    if Policy::new(directory).allows(Some(id), &name, Right::Delete) {
+        return Ok(());
+    }
+    Err(denied(format!("this takes the right to delete from `{name}`")))
+}
+
 fn proved(id: AccountId, directory: &Directory) -> Result<&Account, OrderError> {
     let account = directory.account(id).filter(|account| !account.disabled);
     account.ok_or_else(|| denied("this account may give no orders"))

@@ -40,6 +40,39 @@ pub(crate) enum Operation {
     ///
     /// `{pass: number}`; the pass is over once `scrub-status` shows that number as its last one
     ScrubRun {},
+    /// Brings back what was deleted: a tag, or by `reference` a digest a manifest with its tags. Who
+    /// has `delete` on the repository may do so.
+    ///
+    /// `{repository, digest, tags}`: the tags that are there again
+    Undelete { repository: String, reference: String },
+    /// What became of the tags of a repository, or of one, newest first. Who has `delete` on the
+    /// repository may ask.
+    ///
+    /// `{repository, entries: [{at, tag, action, digest, kept}]}`: `action` is `set`, `deleted` or
+    /// `restored`; `kept` says whether the manifest is still there, deleted or not
+    History {
+        repository: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tag: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+    },
+    /// Which tags retention lets go now. With `run` they go, up to
+    /// [`AT_ONCE`](crate::keeping::AT_ONCE) of them.
+    ///
+    /// `{run, rules, repositories, tags, expired, more, listed}`: `rules` are texts; `repositories`
+    /// and `tags` count what the rules cover, `expired` what goes or went; `more` says that others
+    /// are left to go; `listed` is `[{repository, tag, digest, pushed, pulled, rule}]`, with `rule` a
+    /// place in `rules`, from 1, and `pulled` null for never or not since pulls are counted
+    Retention {
+        #[serde(default)]
+        run: bool,
+    },
+    /// How full the quotas are.
+    ///
+    /// `{quotas: [{prefix, limit, used, reserved}]}`, in bytes, in the order of the configuration;
+    /// `reserved` is for uploads under way
+    Quota {},
     /// An order that belongs to another family.
     #[serde(other)]
     Foreign,
@@ -48,7 +81,23 @@ pub(crate) enum Operation {
 impl Operation {
     /// Whether it changes anything.
     pub(crate) fn changes(&self) -> bool {
-        !matches!(self, Self::GcStatus {} | Self::ScrubStatus {} | Self::Foreign)
+        !matches!(
+            self,
+            Self::GcStatus {}
+                | Self::ScrubStatus {}
+                | Self::History { .. }
+                | Self::Retention { run: false }
+                | Self::Quota {}
+                | Self::Foreign
+        )
+    }
+
+    /// The repository that it is about, where that is one.
+    pub(crate) fn repository(&self) -> Option<&str> {
+        match self {
+            Self::Undelete { repository, .. } | Self::History { repository, .. } => Some(repository),
+            _ => None,
+        }
     }
 
     /// What the audit log says of it: `order` and all fields.

@@ -18,6 +18,7 @@ mod flood;
 mod health;
 mod indexes;
 mod isolation;
+mod keeping;
 mod lists;
 mod malformed;
 mod manifests;

@@ -96,8 +96,8 @@ fn a_quota_ends_what_does_not_fit() {
     let got = check(&client, "POST /v2/team/y/blobs/uploads/", b"", "403 DENIED");
     let error = &got.json()["errors"][0];
     assert_eq!(error["detail"], serde_json::json!({ "prefix": "team", "limit": 300_000, "used": 300_000, "asked": 1 }));
-    let message = "the quota of team is 292 KiB: 292 KiB are used and 1 B more were asked for; delete images, or have it \
-                   raised";
+    let message = "the quota of team is 292 KiB: images and uploads under way take 292 KiB, and 1 B more were asked for; \
+                   delete images, whose room is free after the grace period, or have it raised";
     assert_eq!(error["message"], message);
 }
 

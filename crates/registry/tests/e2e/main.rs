@@ -6,6 +6,7 @@
 //! start an engine and run one at a time (`.config/nextest.toml`).
 
 mod access;
+mod adopt;
 mod artifact;
 mod crash;
 mod disk;

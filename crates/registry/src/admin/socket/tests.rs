@@ -18,6 +18,7 @@ use crate::{
         Admin,
         tests::{house, written},
     },
+    keeping::tests::empty,
     operations::Operations,
 };
 
@@ -49,7 +50,7 @@ fn served(path: &Path, admin: &Arc<Admin>) -> (Shutdown, JoinHandle<()>) {
 }
 
 fn operations() -> Arc<Operations> {
-    Arc::new(Operations { collector: None, scrub: None, live: None, audit: None })
+    Arc::new(Operations { collector: None, scrub: None, keeping: Arc::new(empty()), live: None, audit: None })
 }
 
 #[tokio::test]

@@ -37,6 +37,11 @@ fn orders() -> Vec<Value> {
         json!({"order": "gc-run", "now": true, "untagged": true}),
         json!({"order": "gc-pause"}),
         json!({"order": "gc-resume"}),
+        json!({"order": "undelete", "repository": "other/x", "reference": "t"}),
+        json!({"order": "history", "repository": "other/x"}),
+        json!({"order": "retention", "run": true}),
+        json!({"order": "retention"}),
+        json!({"order": "quota"}),
     ]
 }
 
@@ -109,6 +114,17 @@ fn orders_need_the_right_proof_and_the_right_rights() {
     verify("wrong", &give(&house.basic("admin", "wrong"), &json!({"order": "user-list"})), "401 UNAUTHORIZED");
     verify("off", &give(&house.basic("off", &password("off")), &json!({"order": "user-list"})), "401 UNAUTHORIZED");
     assert_eq!(everything(&house), before, "an order was carried out");
+    // What may be deleted may be brought back, with a robot's secret too.
+    push_image(&house.admin(), "team/a", "gone", 2);
+    let robot = house.basic("ci", &ci);
+    check(&robot, "DELETE /v2/team/a/manifests/gone", b"", "202");
+    let history = json!({"order": "history", "repository": "team/a", "tag": "gone"});
+    let undelete = json!({"order": "undelete", "repository": "team/a", "reference": "gone"});
+    assert_eq!(give(&robot, &history).json()["entries"][0]["action"], "deleted");
+    verify("bob", &give(&house.basic("bob", &password("bob")), &undelete), "403 DENIED");
+    verify("ci", &give(&robot, &json!({"order": "history", "repository": "other/x"})), "403 DENIED");
+    assert_eq!(give(&robot, &undelete).json()["tags"], json!(["gone"]));
+    check(&robot, "HEAD /v2/team/a/manifests/gone", b"", "200");
     // With the right ones they are carried out.
     assert_eq!(give(&house.admin(), &json!({"order": "key-rotate"})).status, 200);
     assert_eq!(house.order(&json!({"order": "gc-status"}))["why"], Value::Null, "nobody paused it");
