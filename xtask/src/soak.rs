@@ -267,7 +267,11 @@ struct Summary {
     slowest_start: Duration,
     clean_after: Option<Duration>,
     check: String,
-    collections: Option<serde_json::Value>,
+    status: Option<serde_json::Value>,
+    /// What all processes collected, as far as they could tell before they were killed.
+    collected: BTreeMap<String, u64>,
+    /// Files at the end whose canonical place had been given up before.
+    moved: usize,
     /// Operations and manifests in the model at most.
     model: (usize, usize),
     metadata_bytes: u64,
@@ -320,7 +324,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn soak(options: &Options, shared: &Shared, server: &mut Server, stop: &AtomicBool) -> Result<Summary> {
     let begin = Instant::now();
-    let mut kills = Kills { random: Random::new(shared.seed ^ 0xDEAD), count: 0, slowest_start: Duration::ZERO };
+    let mut kills = Kills {
+        random: Random::new(shared.seed ^ 0xDEAD),
+        count: 0,
+        slowest_start: Duration::ZERO,
+        collected: BTreeMap::new(),
+    };
     let mut model = (0, 0);
     kills.start(shared, server)?;
     let outcome = thread::scope(|scope| -> Result<()> {
@@ -353,17 +362,18 @@ fn soak(options: &Options, shared: &Shared, server: &mut Server, stop: &AtomicBo
         shared.violation("server", "the server", &format!("{error:#}"));
     }
     let took = begin.elapsed();
-    let (mut clean_after, mut check, mut collections) = (None, "not run".to_owned(), None);
+    let (mut clean_after, mut check, mut status) = (None, "not run".to_owned(), None);
     if server.check_alive().is_ok() {
         eprintln!("soak: pulling everything");
         audit::pull_everything(shared);
         if !options.no_collection && !stop.load(Ordering::Relaxed) {
             eprintln!("soak: waiting until all is collected");
             clean_after = Some(audit::wait_until_clean(shared, server, &TIMES)?);
-            collections = status(server);
+            status = self::status(server);
             shared.model().sweep(shared.now());
             audit::pull_everything(shared);
         }
+        kills.note_collected(server);
         server.stop()?;
         if !options.no_collection {
             check = audit::check_directory(shared, server)?;
@@ -381,7 +391,9 @@ fn soak(options: &Options, shared: &Shared, server: &mut Server, stop: &AtomicBo
         slowest_start: kills.slowest_start,
         clean_after,
         check,
-        collections,
+        status,
+        collected: kills.collected,
+        moved: server.blob_files()?.moved,
         model,
         metadata_bytes: server.metadata_bytes(),
         complaints: server.complaints(20),
@@ -399,9 +411,17 @@ struct Kills {
     random: Random,
     count: u64,
     slowest_start: Duration,
+    collected: BTreeMap<String, u64>,
 }
 
 impl Kills {
+    /// Adds up what the running server has collected, which is to end now.
+    fn note_collected(&mut self, server: &Server) {
+        for (name, count) in server.collected() {
+            *self.collected.entry(name).or_default() += count;
+        }
+    }
+
     /// When the next one is due.
     fn next(&mut self) -> Instant {
         Instant::now() + Duration::from_millis(5_000 + self.random.below(10_000) as u64)
@@ -416,6 +436,7 @@ impl Kills {
     }
 
     fn kill(&mut self, shared: &Shared, server: &mut Server) -> Result<()> {
+        self.note_collected(server);
         shared.generation.fetch_add(1, Ordering::SeqCst);
         server.kill();
         self.count += 1;

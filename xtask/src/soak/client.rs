@@ -406,15 +406,16 @@ impl<'a> Client<'a> {
         for blob in &image.blobs {
             self.provide(repository, blob)?;
         }
-        if self.random.one_in(12) {
-            // A slow client, whose first promises run out.
-            sleep(Duration::from_millis(self.random.below(6_000) as u64));
+        if self.random.one_in(25) {
+            // A slow client, whose first promises run out at times.
+            self.shared.count("slow pushes");
+            sleep(Duration::from_millis(self.random.below(12_000) as u64));
         }
         for blob in &image.blobs {
             // What was promised too long ago is asked for again.
             let soon = self.shared.now() + SECOND;
             let promised = self.shared.model().is_promised(repository, &blob.digest, soon);
-            if !promised && !self.random.one_in(10) && !self.has(repository, blob)? {
+            if !promised && !self.random.one_in(3) && !self.has(repository, blob)? {
                 return Err(Stop::Again);
             }
         }

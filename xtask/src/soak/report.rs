@@ -35,14 +35,21 @@ pub(super) fn markdown(
     let clean = summary.clean_after.map_or("not looked at".to_owned(), seconds);
     line("nothing left over on the disk after", clean);
     line("`registry check` after the stop", summary.check.clone());
+    line("files at the end in a second place", summary.moved.to_string());
     line("metadata at the end", format!("{} KiB", summary.metadata_bytes / 1024));
     line("model at most", format!("{} operations, {} manifests", summary.model.0, summary.model.1));
     let mut report = format!("### Soak\n\n| | |\n|---|---|\n{text}\n### What the clients did\n\n| | |\n|---|---:|\n");
     for (name, count) in counts {
         let _ = writeln!(report, "| {name} | {count} |");
     }
-    if let Some(collections) = &summary.collections {
-        let pretty = serde_json::to_string_pretty(collections).unwrap_or_default();
+    if !summary.collected.is_empty() {
+        report += "\n### What was collected meanwhile\n\nAs far as each process could tell before it was killed.\n\n| | |\n|---|---:|\n";
+        for (name, count) in &summary.collected {
+            let _ = writeln!(report, "| {name} | {count} |");
+        }
+    }
+    if let Some(status) = &summary.status {
+        let pretty = serde_json::to_string_pretty(status).unwrap_or_default();
         let _ = writeln!(report, "\n### `registry gc status` at the end\n\n```json\n{pretty}\n```");
     }
     if !summary.complaints.is_empty() {

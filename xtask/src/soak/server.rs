@@ -46,6 +46,8 @@ impl Times {
 pub(super) struct Files {
     /// Digests to the sizes of the files that their directory holds.
     pub(super) blobs: BTreeMap<String, Vec<u64>>,
+    /// Files in a place of their own, since the canonical one was given up before.
+    pub(super) moved: usize,
     /// Files that are no blob's.
     pub(super) strange: Vec<PathBuf>,
 }
@@ -55,6 +57,7 @@ pub(super) struct Server {
     program: PathBuf,
     dir: PathBuf,
     pub(super) address: SocketAddr,
+    debug: SocketAddr,
     child: Option<Child>,
 }
 
@@ -62,7 +65,7 @@ impl Server {
     /// Writes the configuration; nothing runs yet.
     pub(super) fn new(program: &Path, dir: &Path, times: Option<&Times>, seed: u64) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-        let address = free_address(seed)?;
+        let (address, debug) = (free_address(seed)?, free_address(seed ^ 0xDEB)?);
         let mut text = format!(
             "version: 0.1\nlog:\n  level: info\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    \
              rootdirectory: {}\n  delete:\n    enabled: true\n",
@@ -75,7 +78,8 @@ impl Server {
                 times.uploads
             );
         }
-        text += &format!("http:\n  addr: {address}\n  secret: only-for-the-soak\n");
+        text +=
+            &format!("http:\n  addr: {address}\n  debug:\n    addr: {debug}\n    prometheus:\n      enabled: true\n");
         if let Some(times) = times {
             let Times { grace, lease, quarantine, untagged, orphans, .. } = times;
             text += &format!(
@@ -83,7 +87,7 @@ impl Server {
                  quarantine: {quarantine}s\n    untagged: {untagged}s\n    orphans: {orphans}s\n"
             );
         }
-        let server = Self { program: program.to_owned(), dir: dir.to_owned(), address, child: None };
+        let server = Self { program: program.to_owned(), dir: dir.to_owned(), address, debug, child: None };
         fs::write(server.config(), text).context("write the configuration")?;
         Ok(server)
     }
@@ -171,6 +175,20 @@ impl Server {
         text.lines().filter(bad).take(limit).map(str::to_owned).collect()
     }
 
+    /// What this process has collected so far, by the names of its metrics.
+    pub(super) fn collected(&self) -> BTreeMap<String, u64> {
+        let mut conn = Conn::blocking(self.debug);
+        if block_on(conn.exchange(&[&request("GET", "/metrics", "")], true)).is_err() {
+            return BTreeMap::new();
+        }
+        let page = String::from_utf8_lossy(conn.body()).into_owned();
+        let counter = |line: &str| {
+            let (name, value) = line.strip_prefix("registry_gc_")?.split_once(' ')?;
+            Some((name.strip_suffix("_total")?.replace('_', " "), value.trim().parse().ok()?))
+        };
+        page.lines().filter_map(counter).collect()
+    }
+
     /// The files below the directory of the blobs.
     pub(super) fn blob_files(&self) -> Result<Files> {
         let mut files = Files::default();
@@ -186,7 +204,11 @@ impl Server {
                     for file in entries {
                         let (size, name) = (fs::metadata(&file).map(|meta| meta.len()), name(&file));
                         match size {
-                            Ok(size) if name == "data" || name.starts_with("data.") => sizes.push(size),
+                            Ok(size) if name == "data" => sizes.push(size),
+                            Ok(size) if name.starts_with("data.") => {
+                                sizes.push(size);
+                                files.moved += 1;
+                            }
                             // Gone since it was listed.
                             Err(_) => {}
                             Ok(_) => files.strange.push(file),
