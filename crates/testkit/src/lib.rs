@@ -12,6 +12,7 @@ pub mod engine;
 pub mod http;
 pub mod image;
 pub mod issuer;
+pub mod powercut;
 pub mod process;
 pub mod random;
 pub mod receiver;

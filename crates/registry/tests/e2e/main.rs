@@ -15,6 +15,7 @@ mod docker_image;
 mod drop_in;
 mod htpasswd;
 mod podman;
+mod power_cut;
 mod skopeo;
 mod token;
 mod upload;
