@@ -747,6 +747,10 @@ pub fn restore(
              UPDATE manifest SET untagged_at = max(untagged_at, {now});"
         ),
     )?;
+    if !to.has_foreign_links() {
+        // What the rows say of another server's files is about another directory.
+        review::set_state(&snapshot.db, "adoption", None).map_err(sql_failed("make the metadata ready"))?;
+    }
     review::review_all(&snapshot.db).map_err(sql_failed("review everything"))?;
     if has_metadata {
         summary.put_aside = Some(put_aside(&to.metadata(), now)?);
