@@ -26,6 +26,7 @@ test_tools=(
     "strace strace"
     "unshare util-linux"
     "mount mount"
+    "docker-registry docker-registry"
 )
 # Packages known by a file instead of a command.
 build_files=(

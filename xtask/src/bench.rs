@@ -13,6 +13,7 @@ pub(crate) mod registry;
 mod report;
 mod scenarios;
 mod server;
+pub(crate) mod upkeep;
 mod verify;
 
 use std::cell::{Cell, RefCell};
@@ -156,7 +157,7 @@ impl Bench {
             None => &[Kind::Ours, Kind::V2, Kind::Nginx],
         };
         let path = |kind| match kind {
-            Kind::Ours | Kind::Guarded => &options.ours,
+            Kind::Ours | Kind::Guarded | Kind::Upkept => &options.ours,
             Kind::V2 => &options.peer,
             Kind::Nginx => &options.nginx,
         };

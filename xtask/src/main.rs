@@ -22,6 +22,8 @@ struct Arguments {
 enum Chore {
     /// Measures our registry against Docker Registry 2.8 and nginx, side by side on this machine.
     Bench(bench::Options),
+    /// Measures what pushes and pulls feel of the collection and of the scrub.
+    BenchUpkeep(bench::upkeep::Options),
     /// Runs clients against a server that collects and is killed, and checks all that it answers.
     Soak(soak::Options),
     /// Checks the rules of the house: allowed arrows, module docs, links between documents.
@@ -31,6 +33,7 @@ enum Chore {
 fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Bench(options) => bench::run(&options),
+        Chore::BenchUpkeep(options) => bench::upkeep::run(&options),
         Chore::Soak(options) => soak::run(&options),
         Chore::Tidy => tidy::run(),
     };

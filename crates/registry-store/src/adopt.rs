@@ -227,11 +227,16 @@ pub async fn adopt(
         }
     }
     let failed = |source: tokio::task::JoinError| StoreError::Failed {
-        operation: "read the other registry's files".into(),
+        operation: "take over the other registry's files".into(),
         source: source.into(),
     };
     let files = reading.await.map_err(failed)??;
     let unnamed = compare_files(metadata, &files, mode, progress).await?;
+    // The other server does not sync all that it writes; from here on rows promise that it is there.
+    let blobs = dir.blobs();
+    let sync = move || rustix::fs::syncfs(std::fs::File::open(&blobs)?).map_err(io::Error::from);
+    let synced = tokio::task::spawn_blocking(sync).await.map_err(failed)?;
+    synced.map_err(|error| StoreError::io("sync the blobs", error))?;
     declare(metadata, dir, state).await?;
     let totals = metadata.query(adoption::totals)?;
     let Kept { mut skipped, mut warnings, more } = findings.take();

@@ -188,14 +188,10 @@ struct Hold(Option<(Sender<()>, JoinHandle<()>)>);
 
 /// Renews the hold; returns until when it lasts. A longer one of somebody else stays.
 fn hold(db: &Connection) -> rusqlite::Result<i64> {
-    let number = |name: &str| -> rusqlite::Result<i64> {
-        let value = review::state(db, name)?;
-        Ok(value.and_then(|value| value.parse().ok()).unwrap_or(0))
-    };
     db.execute_batch("BEGIN IMMEDIATE")?;
     let held = (|| {
-        // The collection's own time may be ahead of the clock's.
-        let until = now().max(number("gc.clock")?).saturating_add(HELD_FOR).max(number(HOLD)?);
+        let other = review::state(db, HOLD)?.and_then(|until| until.parse().ok()).unwrap_or(0);
+        let until = now().saturating_add(HELD_FOR).max(other);
         review::set_state(db, HOLD, Some(&until.to_string()))?;
         Ok(until)
     })();
@@ -581,10 +577,7 @@ impl<'a> Copy<'a> {
                 None => {}
             }
         }
-        let mut opened = match opened {
-            Ok(file) => file,
-            Err(_) => return self.flaw_at(&source, blob),
-        };
+        let Ok(mut opened) = opened else { return self.flaw_at(&source, blob) };
         let file = File::create(&temporary).map_err(io_failed("write", &temporary))?;
         // On file systems that can, both share the bytes until one is written to.
         if rustix::fs::ioctl_ficlone(&file, &opened).is_err() {
@@ -754,6 +747,10 @@ pub fn restore(
              UPDATE manifest SET untagged_at = max(untagged_at, {now});"
         ),
     )?;
+    if !to.has_foreign_links() {
+        // What the rows say of another server's files is about another directory.
+        review::set_state(&snapshot.db, "adoption", None).map_err(sql_failed("make the metadata ready"))?;
+    }
     review::review_all(&snapshot.db).map_err(sql_failed("review everything"))?;
     if has_metadata {
         summary.put_aside = Some(put_aside(&to.metadata(), now)?);

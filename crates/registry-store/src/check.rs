@@ -409,7 +409,7 @@ fn blobs(
                 }
             }
             (other, _) => {
-                report.add(Kind::Metadata, digest.to_string(), format!("its state is {other}, which is none"))
+                report.add(Kind::Metadata, digest.to_string(), format!("its state is {other}, which is none"));
             }
         }
         done = before.saturating_add(size);
@@ -530,5 +530,99 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, CheckError> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(failed(path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use registry_core::{
+        digest::Algorithm,
+        manifest::parse,
+        retention::{Quota, Rules},
+        store::{Change, Content, Metadata as _, NewBlob, NewManifest},
+    };
+
+    use super::{IndexPolicy, Kind, Options, check};
+    use crate::{data_dir::DataDir, disk::Poison, hash::digest_of, meta::sqlite::SqliteMetadata};
+
+    fn blob(bytes: &[u8]) -> NewBlob {
+        let content = Content::Inline(Bytes::copy_from_slice(bytes));
+        NewBlob { digest: digest_of(Algorithm::Sha256, bytes), size: bytes.len() as u64, content }
+    }
+
+    /// An image with a referrer, tagged, within a quota.
+    async fn fill(root: &std::path::Path) {
+        let dir = DataDir::open(root).unwrap();
+        let metadata = SqliteMetadata::open_in(&dir, Poison::default()).unwrap();
+        let name: registry_core::name::RepoName = "team/app".parse().unwrap();
+        let quotas = vec![Quota { prefix: "team".parse().unwrap(), limit: 1 << 20 }];
+        metadata.govern(Rules { quotas, ..Rules::default() }).await.unwrap();
+        metadata.apply(Change::PutBlob(name.clone(), blob(b"{}")), Vec::new()).await.unwrap();
+        let mut subject = String::new();
+        for tag in ["1", "2"] {
+            let config = digest_of(Algorithm::Sha256, b"{}");
+            let text = format!(
+                r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"c/t","digest":"{config}","size":2}},"layers":[]{subject}}}"#,
+            );
+            let new = blob(text.as_bytes());
+            subject = format!(r#","subject":{{"mediaType":"x/y","digest":"{}","size":{}}}"#, new.digest, new.size);
+            let manifest = NewManifest {
+                blob: new,
+                manifest: parse(text.as_bytes(), None).unwrap(),
+                tags: vec![tag.parse().unwrap()],
+                index_policy: IndexPolicy::All,
+            };
+            metadata.apply(Change::PutManifest(name.clone(), Box::new(manifest)), Vec::new()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_that_contradict_each_other_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("whole");
+        fill(&root).await;
+        let mut number = 0;
+        let mut check = |sql: &str, want: &[Kind]| {
+            number += 1;
+            let copy = dir.path().join(number.to_string());
+            drop(DataDir::open(&copy).unwrap());
+            std::fs::copy(DataDir::peek(&root).metadata(), DataDir::peek(&copy).metadata()).unwrap();
+            let db = rusqlite::Connection::open(DataDir::peek(&copy).metadata()).unwrap();
+            db.execute_batch(sql).unwrap();
+            db.close().unwrap();
+            let report = check(&copy, &Options { read: true, ..Options::default() }, &mut |_, _| {}).unwrap();
+            assert_eq!(report.counts.keys().copied().collect::<Vec<_>>(), want, "{sql}: {:#?}", report.problems);
+            assert_eq!(report.is_sound(), want.iter().all(|kind| !kind.is_damage()), "{sql}");
+        };
+        check("", &[]);
+        check("UPDATE content SET bytes = x'7b7c' WHERE blob = 1", &[Kind::Damaged]);
+        check("UPDATE content SET bytes = x'7b' WHERE blob = 1", &[Kind::Damaged]);
+        check("DELETE FROM content WHERE blob = 1", &[Kind::Missing]);
+        check("UPDATE blob SET place = 1 WHERE id = 1", &[Kind::Missing, Kind::Metadata]);
+        check("UPDATE blob SET state = 2 WHERE id = 1", &[Kind::Damaged]);
+        check("UPDATE blob SET state = 1 WHERE id = 1", &[Kind::Dangling]);
+        check("UPDATE blob SET state = 9 WHERE id = 1", &[Kind::Metadata]);
+        check("DELETE FROM link; UPDATE quota_blob SET holders = 0", &[Kind::Dangling, Kind::Metadata]);
+        check("INSERT INTO link (blob, repository, created_at) VALUES (77, 1, 0)", &[Kind::Dangling, Kind::Metadata]);
+        check("UPDATE tag SET manifest = 77 WHERE name = '1'", &[Kind::Dangling]);
+        check("DELETE FROM edge WHERE manifest = 1; INSERT INTO edge VALUES (x'01', 1, 77)", &[Kind::Metadata]);
+        check("DELETE FROM referrer", &[Kind::Metadata]);
+        check("UPDATE referrer SET hidden = 1", &[Kind::Metadata]);
+        check("UPDATE repository SET manifests = 1", &[Kind::Metadata]);
+        check("UPDATE quota SET used = used + 1", &[Kind::Metadata]);
+        check("UPDATE quota_blob SET holders = holders + 1 WHERE blob = 1", &[Kind::Metadata]);
+        check("INSERT INTO purge (digest, place, size) SELECT digest, place, size FROM blob", &[Kind::Metadata]);
+        check("INSERT INTO review VALUES (7, 1, 1, 0)", &[Kind::Metadata]);
+        check("INSERT INTO review VALUES (2, 1, 0, 99999999999)", &[Kind::Metadata]);
+        check(
+            "UPDATE manifest SET deleted_at = 1; DELETE FROM tag; DELETE FROM review;
+               UPDATE repository SET manifests = 0; UPDATE referrer SET hidden = 1",
+            &[Kind::Leftover],
+        );
+        check(
+            "INSERT INTO blob (id, digest, size, place, created_at) VALUES (9, x'02', 0, 0, 0)",
+            &[Kind::Leftover, Kind::Metadata],
+        );
     }
 }

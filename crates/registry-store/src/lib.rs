@@ -14,4 +14,5 @@ pub mod fuzzing;
 pub mod hash;
 pub mod maintenance;
 pub mod meta;
+pub mod scrub;
 pub mod verify;

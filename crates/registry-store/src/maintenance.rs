@@ -49,7 +49,7 @@ pub async fn settle(
     Ok(count)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     operation: &'static str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {

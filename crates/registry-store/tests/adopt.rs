@@ -421,6 +421,53 @@ async fn a_release_gives_back_what_is_served() {
     assert_eq!(metadata.purges(10).await.unwrap(), []);
 }
 
+/// By hand with `ADOPT_IMAGES=10000`: a hundred thousand blobs and more, timed.
+#[tokio::test]
+async fn many_images_are_adopted_again_after_an_interruption() {
+    let images: usize = std::env::var("ADOPT_IMAGES").map_or(40, |count| count.parse().unwrap());
+    let tree = Tree::new();
+    let mut layers = 0;
+    for number in 0..images {
+        let repository = format!("group{}/app{}", number % 7, number % 100);
+        let mut links = Vec::new();
+        for layer in 0..10 {
+            let content = format!("layer {layer} of image {number}");
+            links.push(format!(
+                r#"{{"mediaType":"l","digest":"{}","size":{}}}"#,
+                tree.layer(&repository, content.as_bytes()),
+                content.len()
+            ));
+            layers += 1;
+        }
+        let config = links.pop().unwrap();
+        let text = format!(r#"{{"schemaVersion":2,"config":{config},"layers":[{}]}}"#, links.join(","));
+        let digest = tree.manifest(&repository, &text);
+        tree.tag(&repository, &format!("v{number}"), &digest);
+    }
+    {
+        let (dir, metadata) = tree.open();
+        let progress = Arc::new(Progress::default());
+        let work = adopt(&metadata, &dir, Mode::Mirror, State::Own, LIMIT, &progress);
+        let cut = tokio::time::timeout(std::time::Duration::from_millis(20), work).await;
+        eprintln!("cut after 20 ms: {}", cut.is_err());
+    }
+    for turn in ["the first time", "again"] {
+        let started = std::time::Instant::now();
+        let report = tree.adopt_as(Mode::Mirror, State::Own).await;
+        eprintln!("{} blobs {turn}: {:?}", report.totals.blobs, started.elapsed());
+        assert_eq!(reasons(&report), [""; 0]);
+        let totals = report.totals;
+        assert_eq!(
+            (totals.manifests, totals.tags, totals.blobs),
+            (images as u64, images as u64, layers + images as u64)
+        );
+    }
+    let started = std::time::Instant::now();
+    let released = tree.release().await;
+    eprintln!("released: {:?}", started.elapsed());
+    assert_eq!((released.written, released.removed), (0, 0), "all of it was there");
+}
+
 #[tokio::test]
 async fn what_was_pushed_here_before_is_kept() {
     let tree = Tree::new();

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, ensure};
 use registry_core::adopt::{Denial, Finding, Next, State, Wish};
 use registry_store::{
     adopt::{
@@ -40,24 +40,27 @@ fn find(options: &Adopt) -> anyhow::Result<(PathBuf, u64)> {
         let config = configured(&ConfigPath { config })?;
         anyhow::Ok((data_root(&config)?.to_owned(), config.limits.manifest))
     };
-    match (&options.place, &options.config) {
-        (Some(path), None) if path.is_file() => from_config(Some(path.to_string_lossy().into_owned())),
-        (Some(path), None) => Ok((path.clone(), MANIFEST_MAX)),
-        (None, Some(config)) => from_config(Some(config.clone())),
-        (Some(_), Some(_)) => bail!("name the directory or the configuration, not both"),
-        (None, None) if std::env::var_os("REGISTRY_CONFIGURATION_PATH").is_some() => {
-            from_config(std::env::var("REGISTRY_CONFIGURATION_PATH").ok())
+    if let Some(root) = &options.data {
+        return Ok((root.clone(), MANIFEST_MAX));
+    }
+    match &options.place {
+        Some(path) if path.is_file() => from_config(Some(path.to_string_lossy().into_owned())),
+        Some(path) => Ok((path.clone(), MANIFEST_MAX)),
+        None => {
+            let config = options.config.clone().or_else(|| std::env::var("REGISTRY_CONFIGURATION_PATH").ok());
+            from_config(config).context("which data directory? name it, or a configuration (see --help)")
         }
-        (None, None) => bail!("which data directory? name it, or a configuration (try `registry adopt --help`)"),
     }
 }
 
 /// Opens a directory that is there already.
 fn open(root: &Path) -> anyhow::Result<(DataDir, Poison, Arc<SqliteMetadata>)> {
-    if !root.join("docker/registry/v2").is_dir() {
-        let root = root.to_owned();
-        return Err(AdoptError::Denied { root, denial: Denial::NoLinks }.into());
-    }
+    ensure!(
+        root.join("docker/registry/v2").is_dir(),
+        "{} is no registry's data directory: it has no docker/registry/v2 (hint: name what \
+         storage.filesystem.rootdirectory names)",
+        root.display()
+    );
     warn_of_owner(root);
     let dir = DataDir::open(root).context("stop the server that has it first")?;
     let poison = Poison::default();
@@ -83,6 +86,11 @@ fn warn_of_owner(root: &Path) {
 /// Takes over the directory of another registry server, which may go on serving it.
 pub(crate) fn adopt(options: &Adopt) -> anyhow::Result<ExitCode> {
     let (root, limit) = find(options)?;
+    let there = DataDir::peek(&root);
+    if !there.looks_foreign() && !there.metadata().exists() {
+        // Nothing of ours is made where there is nothing to take over.
+        return Err(AdoptError::Denied { root, denial: Denial::NoLinks }.into());
+    }
     let (dir, _, metadata) = open(&root)?;
     let Next::Adopt(mode, state) = stand(&metadata, &dir, Wish::Adopt)? else {
         unreachable!("an adoption is refused or done")

@@ -13,12 +13,7 @@ use registry_store::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    admin::plan::timestamp,
-    cli::Format,
-    meter::{Meter, size},
-    target::Target,
-};
+use crate::{admin::plan::timestamp, cli::Format, meter::Meter, size::Size, target::Target};
 
 /// What to back up where.
 #[derive(Debug, Args)]
@@ -98,10 +93,10 @@ fn say(format: Format, verb: &str, to: &Path, summary: &Summary) -> ExitCode {
             println!(
                 "{verb} {} blobs with {} to {}: {} copied with {}, the others were there",
                 summary.blobs - summary.flawed_count,
-                size(summary.bytes),
+                Size(summary.bytes),
                 to.display(),
                 summary.copied,
-                size(summary.copied_bytes)
+                Size(summary.copied_bytes)
             );
             if summary.removed > 0 {
                 println!("{} files removed that the registry no longer has", summary.removed);

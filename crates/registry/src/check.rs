@@ -7,12 +7,7 @@ use clap::Args;
 use registry_store::check::{CheckError, Kind, Options, Report, check as look};
 use serde_json::{Map, Value, json};
 
-use crate::{
-    cli::Format,
-    meter::{Meter, size},
-    serve::index_policy,
-    target::Target,
-};
+use crate::{cli::Format, meter::Meter, serve::index_policy, size::Size, target::Target};
 
 /// What it exits with when it cannot look.
 const CANNOT_LOOK: u8 = 2;
@@ -74,7 +69,7 @@ fn show(report: &Report) {
     println!(
         "{} blobs with {}, {} manifests, {} tags in {} repositories",
         report.blobs,
-        size(report.bytes),
+        Size(report.bytes),
         report.manifests,
         report.tags,
         report.repositories

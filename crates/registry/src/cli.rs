@@ -50,6 +50,9 @@ pub(crate) enum Command {
     /// Look at the collection of what nothing needs, and tell it to run or to rest
     #[command(subcommand)]
     Gc(Gc),
+    /// Look at the verifying of what is stored, and have it done now
+    #[command(subcommand)]
+    Scrub(crate::scrub::Command),
     /// Remove what nothing refers to, beside a server or without one
     #[command(
         name = "garbage-collect",
@@ -199,6 +202,9 @@ pub(crate) struct Adopt {
     /// The configuration that names the directory [env: REGISTRY_CONFIGURATION_PATH]
     #[arg(long, value_name = "CONFIG")]
     pub(crate) config: Option<String>,
+    /// The data directory, as other commands take it
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["place", "config"])]
+    pub(crate) data: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub(crate) format: Format,
@@ -353,6 +359,7 @@ mod tests {
         check("serve x.yml", "registry serve x.yml");
         check("garbage-collect -m x.yml", "registry garbage-collect -m x.yml");
         check("trust x:5000", "registry trust x:5000");
+        check("scrub status x.yml", "registry scrub status x.yml");
         check("check --data /srv", "registry check --data /srv");
         check("backup /b --data /srv", "registry backup /b --data /srv");
         check("restore /b /srv", "registry restore /b /srv");

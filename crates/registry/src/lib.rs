@@ -40,6 +40,7 @@ mod proxies;
 mod pulls;
 mod reservations;
 mod retention;
+mod scrub;
 mod sendfile;
 mod serve;
 mod server;
@@ -89,6 +90,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(path) => serve::serve(path),
+        Command::Scrub(command) => scrub::scrub(&command),
         Command::Gc(command) => gc::gc(&command),
         Command::Undelete(options) => keeping::command::undelete(&options),
         Command::History(options) => keeping::command::history(&options),

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::size::Size;
+
 /// How often a terminal is told, and a log.
 const TERMINAL_EVERY: Duration = Duration::from_millis(200);
 const LOG_EVERY: Duration = Duration::from_secs(30);
@@ -34,7 +36,7 @@ impl Meter {
         self.shown = Instant::now();
         let left =
             estimate(self.began.elapsed(), done, all).map_or(String::new(), |left| format!(", {} left", span(left)));
-        let line = format!("{} of {} {}{left}", size(done), size(all), self.verb);
+        let line = format!("{} of {} {}{left}", Size(done), Size(all), self.verb);
         // Nobody reads it: no reason to stop the work.
         if self.is_terminal {
             write!(io::stderr(), "\r\x1b[K{line}").ok();
@@ -63,22 +65,6 @@ pub(crate) fn estimate(took: Duration, done: u64, all: u64) -> Option<Duration> 
     Duration::try_from_secs_f64(took.as_secs_f64() * share).ok()
 }
 
-/// Bytes for people.
-pub(crate) fn size(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    #[expect(clippy::cast_precision_loss, reason = "one digit behind the point is shown")]
-    let mut amount = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while amount >= 1024.0 && unit + 1 < units.len() {
-        amount /= 1024.0;
-        unit += 1;
-    }
-    format!("{amount:.1} {}", units[unit])
-}
-
 /// A span of time for people.
 pub(crate) fn span(length: Duration) -> String {
     let seconds = length.as_secs();
@@ -94,16 +80,11 @@ pub(crate) fn span(length: Duration) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{estimate, size, span};
+    use super::{estimate, span};
 
     #[test]
     fn for_people() {
         let check = |got: String, want: &str| assert_eq!(got, want);
-        check(size(0), "0 B");
-        check(size(1023), "1023 B");
-        check(size(1536), "1.5 KiB");
-        check(size(20 << 20), "20.0 MiB");
-        check(size(u64::MAX), "16384.0 PiB");
         check(span(Duration::from_secs(119)), "119 s");
         check(span(Duration::from_secs(3600)), "60 min");
         check(span(Duration::from_secs(86_400)), "24 h");

@@ -39,6 +39,27 @@ pub(crate) struct Metrics {
     pub(crate) events_dropped: Counter,
     /// What the collection does.
     pub(crate) collection: Collection,
+    /// What the scrub does.
+    pub(crate) scrub: Scrub,
+}
+
+/// What the scrub of this process read so far. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scrub {
+    /// Bytes read again.
+    pub(crate) bytes: Counter,
+    /// Blobs read again.
+    pub(crate) blobs: Counter,
+    /// Blobs that are damaged now.
+    pub(crate) damaged: Gauge,
+}
+
+impl Scrub {
+    fn register(&self, registry: &mut Registry) {
+        registry.register_with_unit("scrub", "Bytes read again and compared", Unit::Bytes, self.bytes.clone());
+        registry.register("scrub_blobs", "Blobs read again and compared", self.blobs.clone());
+        registry.register("damaged_blobs", "Blobs whose bytes are damaged", self.damaged.clone());
+    }
 }
 
 /// What the collection of this process did so far, and what waits for it. Clones count together.
@@ -154,7 +175,9 @@ impl Metrics {
         );
         let collection = Collection::default();
         collection.register(&mut registry);
-        Self { registry, requests, duration, deliveries, in_flight, events_dropped, collection }
+        let scrub = Scrub::default();
+        scrub.register(&mut registry);
+        Self { registry, requests, duration, deliveries, in_flight, events_dropped, collection, scrub }
     }
 
     /// Counts a request as being answered, until the value is dropped, as it is when a client

@@ -20,6 +20,8 @@ pub(crate) enum Action {
     Push,
     Mount,
     Delete,
+    /// Its bytes turned out to be damaged.
+    Corrupt,
 }
 
 impl Action {
@@ -29,6 +31,7 @@ impl Action {
             Self::Push => "push",
             Self::Mount => "mount",
             Self::Delete => "delete",
+            Self::Corrupt => "corrupt",
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     failure::Chain,
     keeping::Keeping,
     live::LiveDirectory,
+    scrub::Scrub,
 };
 use operation::Operation;
 
@@ -36,6 +37,8 @@ pub(crate) struct Operations {
     pub(crate) collector: Option<Arc<Collector>>,
     /// What is kept.
     pub(crate) keeping: Arc<Keeping>,
+    /// The scrub; `None` where nothing outlives the process.
+    pub(crate) scrub: Option<Arc<Scrub>>,
     /// Who there is, where there are accounts.
     pub(crate) live: Option<Arc<LiveDirectory>>,
     /// Where it is written down, where there is one.
@@ -92,6 +95,12 @@ impl Operations {
                 OrderError::new(Kind::Conflict, "nothing is collected here", hint)
             })
         };
+        let scrub = || {
+            self.scrub.as_ref().ok_or_else(|| {
+                let hint = "storage.inmemory has no files to be verified";
+                OrderError::new(Kind::Conflict, "nothing is verified here", hint)
+            })
+        };
         match operation {
             Operation::GcStatus {} => Ok(json!(collector()?.status(now).await?)),
             Operation::GcRun { now: at_once, untagged } => {
@@ -104,6 +113,8 @@ impl Operations {
             | Operation::History { .. }
             | Operation::Retention { .. }
             | Operation::Quota {} => self.keeping.answer(operation, &self.name_of(sender), now).await,
+            Operation::ScrubStatus {} => Ok(json!(scrub()?.status().await?)),
+            Operation::ScrubRun {} => Ok(json!({ "pass": scrub()?.ask() })),
             Operation::Foreign => Err(OrderError::invalid("this is no order", "look how it is written")),
         }
     }

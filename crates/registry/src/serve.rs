@@ -28,6 +28,7 @@ use registry_store::{
     data_dir::DataDir,
     disk::Poison,
     meta::{memory::MemoryMetadata, sqlite::SqliteMetadata},
+    scrub::Scrubber,
 };
 use service::{
     audit::{AuditLog, AuditOptions},
@@ -72,6 +73,7 @@ use crate::{
     permit::Turns,
     pulls::Pulls,
     reservations::Reservations,
+    scrub::Scrub,
     server,
     sessions::Sessions,
     signing,
@@ -185,9 +187,17 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
         started: now(),
     });
     keeping.begin().await.context("note since when pulls are known")?;
+    let scrub = match &stores.files {
+        Some((metadata, blobs)) => {
+            let scrubber = Scrubber::open(Arc::clone(metadata), blobs.clone(), claims.clone())?;
+            Some(Arc::new(Scrub::new(scrubber, config.scrub, metrics.scrub.clone())))
+        }
+        None => None,
+    };
     let operations = Arc::new(Operations {
         collector: collector.clone(),
         keeping: Arc::clone(&keeping),
+        scrub: scrub.clone(),
         live: accounts.as_ref().map(|accounts| Arc::clone(&accounts.live)),
         audit: accounts.as_ref().map(|accounts| Arc::clone(&accounts.log)),
     });
@@ -248,6 +258,9 @@ async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result
     }
     if !app.config.retention.rules.is_empty() {
         tasks.spawn(keeping.run(Arc::clone(&app), app.config.retention.interval, stop.clone()));
+    }
+    if let Some(scrub) = scrub {
+        tasks.spawn(scrub.run(Arc::clone(&app), stop.clone()));
     }
     if let Some(socket) = socket {
         tasks.spawn(socket.serve(Desk { admin: app.admin.clone(), operations }, stop.clone()));

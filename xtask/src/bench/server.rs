@@ -25,12 +25,18 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// What the guarded server has besides. Its tokens outlive the rounds of any scenario.
 const ACCESS_CONTROL: &str = "auth:\n  roadstead:\n    tokenlifetime: 1h\n";
 
+/// What the server has whose work beside requests is measured: all rates are the defaults.
+const UPKEEP: &str = "roadstead:\n  gc:\n    interval: 1s\n    grace: 0s\n    lease: 10m\n    quarantine: 0s\n  scrub:\n    \
+                      enabled: false\n";
+
 /// Which program a server is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     Ours,
     /// Ours with access control.
     Guarded,
+    /// Ours with work beside requests, begun by hand, that waits for nothing.
+    Upkept,
     /// Docker Registry 2.8, the peer.
     V2,
     /// The limit for reads: static files by sendfile from one process.
@@ -42,6 +48,7 @@ impl Kind {
         match self {
             Self::Ours => "ours",
             Self::Guarded => "guarded",
+            Self::Upkept => "upkept",
             Self::V2 => "v2",
             Self::Nginx => "nginx",
         }
@@ -88,13 +95,14 @@ impl Launch {
             Kind::Nginx => nginx_config(&self.dir, addr),
             Kind::Ours | Kind::V2 => config_file(&data, addr),
             Kind::Guarded => config_file(&data, addr) + ACCESS_CONTROL,
+            Kind::Upkept => config_file(&data, addr) + UPKEEP,
         };
         fs::write(&config, text)?;
         let output = File::options().create(true).append(true).open(&log)?;
         let mut command = Command::new(&self.program);
         match self.kind {
             Kind::Nginx => command.arg("-c").arg(&config).arg("-e").arg(&log).arg("-p").arg(&self.dir),
-            Kind::Ours | Kind::Guarded | Kind::V2 => command.arg("serve").arg(&config),
+            Kind::Ours | Kind::Guarded | Kind::Upkept | Kind::V2 => command.arg("serve").arg(&config),
         };
         // Its own process group: Ctrl-C reaches only this tool, which then ends its servers itself.
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output).process_group(0);
@@ -103,7 +111,7 @@ impl Launch {
         let mut server = Server { child, addr, start: Duration::ZERO, ready_memory: 0 };
         let (path, status) = match self.kind {
             Kind::Nginx => ("/1k", b" 200"),
-            Kind::Ours | Kind::V2 => ("/v2/", b" 200"),
+            Kind::Ours | Kind::Upkept | Kind::V2 => ("/v2/", b" 200"),
             Kind::Guarded => ("/v2/", b" 401"),
         };
         while !answers(addr, path, status) {

@@ -67,6 +67,11 @@ impl FsBlobs {
         &self.shared.dir
     }
 
+    /// Serves no more from a file that was opened before.
+    pub(crate) fn forget(&self, digest: &Digest, place: Place) {
+        self.shared.open.remove(&(*digest, place));
+    }
+
     /// The directories that blobs are spread over. Blocks.
     pub(crate) fn fan_outs(&self) -> Result<Vec<PathBuf>, StoreError> {
         let mut all = Vec::new();

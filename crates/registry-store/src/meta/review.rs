@@ -175,7 +175,9 @@ pub(super) fn retire(at: Context<'_>, policy: &Policy, limit: usize) -> rusqlite
     }
     history::forget(db, now)?;
     let mut statement = db.prepare_cached(
-        "SELECT id, digest, place, size FROM blob WHERE state = ?1 AND state_at <= ?2 ORDER BY state_at LIMIT ?3",
+        // SQLite takes the index of what is not live only where that is said in its own words.
+        "SELECT id, digest, place, size FROM blob WHERE state = ?1 AND state != 0 AND state_at <= ?2
+         ORDER BY state_at LIMIT ?3",
     )?;
     let condemned: Vec<(i64, Vec<u8>, i64, i64)> = statement
         .query_map(params![CONDEMNED, now.saturating_sub(policy.quarantine), limit], |row| {
@@ -269,7 +271,7 @@ pub(super) fn backlog(db: &Connection, now: i64) -> rusqlite::Result<Backlog> {
     Ok(Backlog {
         reviews: one("SELECT count(*) FROM review")?,
         due: db.prepare_cached("SELECT count(*) FROM review WHERE due_at <= ?1")?.query_row([now], |row| row.get(0))?,
-        condemned: two("SELECT count(*), ifnull(sum(size), 0) FROM blob WHERE state = 1")?,
+        condemned: two("SELECT count(*), ifnull(sum(size), 0) FROM blob WHERE state = 1 AND state != 0")?,
         purges: two("SELECT count(*), ifnull(sum(size), 0) FROM purge WHERE done_at IS NULL")?,
         deleted: one("SELECT count(*) FROM manifest WHERE deleted_at IS NOT NULL")?,
     })

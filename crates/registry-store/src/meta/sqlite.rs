@@ -35,7 +35,7 @@ use super::{
     document, history, now, private, quota, review, schema,
     statements::{self, ApplyError, BLOB, Context, blob_from, digest_from, place_number},
 };
-use crate::{data_dir::DataDir, disk::Poison};
+use crate::{data_dir::DataDir, disk::Poison, scrub};
 
 /// Most requests that share a commit; bounds what a crash may leave unacknowledged.
 const GROUP: usize = 64;
@@ -402,6 +402,20 @@ impl SqliteMetadata {
     /// Runs `query` on a reader, for maintenance.
     pub(crate) fn query<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         query(&self.reader()).map_err(|error| sql_error("read metadata", error))
+    }
+
+    /// Marks a blob as damaged that is still where it was, with the events that `tell` makes.
+    pub(crate) fn mark_damaged(&self, id: i64, digest: Digest, place: Place, tell: scrub::Tell) -> Answer<'_, bool> {
+        self.write_touching("mark a damaged blob", Vec::new(), move |db, touched| {
+            Ok(scrub::mark_damaged(db, id, &digest, place, tell, touched)?)
+        })
+    }
+
+    /// Marks a damaged blob as sound.
+    pub(crate) fn mark_sound(&self, id: i64, place: i64) -> Answer<'_, bool> {
+        self.write_touching("mark a sound blob", Vec::new(), move |db, touched| {
+            Ok(scrub::mark_sound(db, id, place, touched)?)
+        })
     }
 
     /// Runs `change` in a transaction, for maintenance.

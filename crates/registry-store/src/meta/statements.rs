@@ -243,8 +243,11 @@ fn put_blob(at: Context<'_>, blob: &NewBlob) -> Applied<i64> {
         if place != 0 && is_retired(db, &key, place)? {
             return Err(Refusal::PlaceRetired(blob.digest).into());
         }
-        db.prepare_cached("INSERT INTO blob (digest, size, place, created_at) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![key, size, place, now])?;
+        // Its digest was compared just now, on its way in.
+        db.prepare_cached(
+            "INSERT INTO blob (digest, size, place, created_at, verified_at) VALUES (?1, ?2, ?3, ?4, ?4)",
+        )?
+        .execute(params![key, size, place, now])?;
         let id = db.last_insert_rowid();
         keep_content(id)?;
         return Ok(id);
@@ -513,9 +516,8 @@ pub(super) fn insert_manifest_row(
 fn delete_manifest(at: Context<'_>, name: &RepoName, digest: &Digest) -> Applied {
     let Context { db, rules, now } = at;
     let repository = known_repository(db, name)?;
-    let manifest = match find_manifest(db, repository.id, digest)? {
-        Some((id, None)) => id,
-        _ => return Err(Refusal::ManifestUnknown(digest.to_string()).into()),
+    let Some((manifest, None)) = find_manifest(db, repository.id, digest)? else {
+        return Err(Refusal::ManifestUnknown(digest.to_string()).into());
     };
     for tag in tags_of(db, name, digest)? {
         if rules.is_immutable(name, &tag) {

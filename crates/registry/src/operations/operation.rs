@@ -65,6 +65,14 @@ pub(crate) enum Operation {
     /// `{quotas: [{prefix, limit, used, reserved}]}`, in bytes, in the order of the configuration;
     /// `reserved` is for uploads under way
     Quota {},
+    /// How much is verified, and what is damaged.
+    ///
+    /// See [`Status`](crate::scrub::status::Status).
+    ScrubStatus {},
+    /// Begins to verify everything now.
+    ///
+    /// `{pass: number}`; the pass is over once `scrub-status` shows that number as its last one
+    ScrubRun {},
     /// An order that belongs to another family.
     #[serde(other)]
     Foreign,
@@ -75,7 +83,12 @@ impl Operation {
     pub(crate) fn changes(&self) -> bool {
         !matches!(
             self,
-            Self::GcStatus {} | Self::History { .. } | Self::Retention { run: false } | Self::Quota {} | Self::Foreign
+            Self::GcStatus {}
+                | Self::History { .. }
+                | Self::Retention { run: false }
+                | Self::Quota {}
+                | Self::ScrubStatus {}
+                | Self::Foreign
         )
     }
 

@@ -256,3 +256,24 @@ fn a_year_of_another_registry_is_taken_over_and_given_back() {
     new.start_again();
     check_same("adopted again", &returned, &year.everything(&new.client()));
 }
+
+#[test]
+fn an_old_volume_is_served_at_once() {
+    let folder = tempfile::tempdir().expect("create a temp dir");
+    let mut old = Setup::other(OLD, PLAIN).data(folder.path()).start();
+    let mut year = Year { random: Random::new(seed()), manifests: BTreeSet::new(), blobs: BTreeSet::new() };
+    year.push(&old.client(), "team/api", &["1.0"]);
+    year.push_index(&old.client(), "team/multi", "1.0");
+    let before = year.everything(&old.client());
+    old.stop();
+    let mut new = Setup::new(REGISTRY, PLAIN).data(folder.path()).start();
+    check_same("at once", &before, &year.everything(&new.client()));
+    new.kill9();
+    new.start_again();
+    check_same("after a kill", &before, &year.everything(&new.client()));
+    new.stop();
+    // The links say less than the rows by now: without the rows nothing is served that was deleted.
+    fs::remove_file(folder.path().join("roadstead/meta.sqlite3")).expect("remove the metadata");
+    let config = new.config().to_string_lossy().into_owned();
+    registry(&["serve", &config]).refused(&["backup"]);
+}

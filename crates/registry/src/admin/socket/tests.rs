@@ -50,7 +50,7 @@ fn served(path: &Path, admin: &Arc<Admin>) -> (Shutdown, JoinHandle<()>) {
 }
 
 fn operations() -> Arc<Operations> {
-    Arc::new(Operations { collector: None, keeping: Arc::new(empty()), live: None, audit: None })
+    Arc::new(Operations { collector: None, keeping: Arc::new(empty()), scrub: None, live: None, audit: None })
 }
 
 #[tokio::test]
