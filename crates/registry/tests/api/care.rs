@@ -222,7 +222,7 @@ fn scrub_marks_nothing_where_the_disk_is_gone() {
 
 /// A registry that collects all the time, and waits for nothing.
 const HASTY: &str =
-    "roadstead:\n  gc: {interval: 1s, grace: 0s, lease: 0s, quarantine: 0s, untagged: 0s, orphans: 0s}\n";
+    "roadstead:\n  gc: {interval: 1s, grace: 0s, lease: 3s, quarantine: 0s, untagged: 0s, orphans: 0s}\n";
 
 #[test]
 fn a_backup_under_load_is_whole() {
@@ -241,8 +241,8 @@ fn a_backup_under_load_is_whole() {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    // The collection may take a part before the whole is there: that is what a lease
-                    // is for, and here is none.
+                    // On a busy machine the collection may take a part before the whole is there: the
+                    // lease is short.
                     let bytes = content(seed, 70_000);
                     let pushed = client.push_blob("churn", &content(seed, 50)).and_then(|config| {
                         let layer = client.push_blob("churn", &bytes)?;
