@@ -26,7 +26,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 const ACCESS_CONTROL: &str = "auth:\n  roadstead:\n    tokenlifetime: 1h\n";
 
 /// What the server has whose work beside requests is measured: all rates are the defaults.
-const UPKEEP: &str = "roadstead:\n  gc:\n    interval: 1s\n    grace: 0s\n    lease: 10m\n    quarantine: 0s\n  scrub:\n    \
+const UPKEEP: &str = "roadstead:\n  gc:\n    interval: 1s\n    grace: 0s\n    lease: 5s\n    quarantine: 0s\n  scrub:\n    \
                       enabled: false\n";
 
 /// Which program a server is.
