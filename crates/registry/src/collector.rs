@@ -426,6 +426,10 @@ impl Collector {
         let waiting = metadata.backlog(now).await?;
         self.set_known(waiting.due + waiting.purges.0);
 
+        // What an earlier round left comes first: reviews that come in faster than they are done, or a round that is
+        // cut short again and again, must not keep files from going.
+        self.remove(now, policy, stop).await?;
+        self.set_state(State::Reviewing);
         let limit = self.pace.batch();
         loop {
             let began = Instant::now();
@@ -442,23 +446,7 @@ impl Collector {
             });
             self.rest(count(did.reviews), began, stop).await?;
         }
-        self.set_state(State::Retiring);
-        loop {
-            let began = Instant::now();
-            let retired = count(metadata.retire(now, policy, limit).await?);
-            if retired == 0 {
-                break;
-            }
-            let more = if policy.quarantine == 0 { 0 } else { 2 * retired };
-            self.count(retired, more, |totals| totals.retired += retired);
-            self.rest(retired, began, stop).await?;
-        }
-        self.set_state(State::Purging);
-        let before = metadata.backlog(now).await?.purges.1;
-        let purged = self.purge(now, stop).await;
-        let bytes = before.saturating_sub(metadata.backlog(now).await?.purges.1);
-        self.count(0, 0, |totals| totals.bytes += bytes);
-        purged?;
+        self.remove(now, policy, stop).await?;
 
         let after_crash = self.sweep_is_due(now).await?;
         if after_crash.is_some() || at_once {
@@ -490,6 +478,29 @@ impl Collector {
             return Ok(None);
         }
         Ok(Some(due_within(metadata, now, lease)?))
+    }
+
+    /// G2 and G3, over all that is due.
+    async fn remove(&self, now: i64, policy: Policy, stop: &Shutdown) -> Result<(), Ended> {
+        let metadata = &self.files.metadata;
+        let limit = self.pace.batch();
+        self.set_state(State::Retiring);
+        loop {
+            let began = Instant::now();
+            let retired = count(metadata.retire(now, policy, limit).await?);
+            if retired == 0 {
+                break;
+            }
+            let more = if policy.quarantine == 0 { 0 } else { 2 * retired };
+            self.count(retired, more, |totals| totals.retired += retired);
+            self.rest(retired, began, stop).await?;
+        }
+        self.set_state(State::Purging);
+        let before = metadata.backlog(now).await?.purges.1;
+        let purged = self.purge(now, stop).await;
+        let bytes = before.saturating_sub(metadata.backlog(now).await?.purges.1);
+        self.count(0, 0, |totals| totals.bytes += bytes);
+        purged
     }
 
     /// G3, over files that cannot be removed.
