@@ -1,0 +1,9 @@
+//! What a cluster should do: names, the configuration language, states, plans. Pure: no runtime, no clock, no
+//! randomness, no files, no environment.
+
+pub mod config;
+pub mod driver;
+pub mod instance;
+pub mod kv;
+pub mod path;
+pub mod status;

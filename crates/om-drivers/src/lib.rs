@@ -1,0 +1,1 @@
+//! Makes resources so: containers, addresses, volumes, processes. The only crate that touches Docker, mounts or namespaces.

@@ -1,0 +1,3 @@
+//! `om`, also called as `svcmgr` and `nodemgr`: the command line and the node daemon.
+
+fn main() {}
