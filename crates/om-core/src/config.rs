@@ -1,2 +1,11 @@
 //! The configuration language: INI text with scopes and references. What a text means is made in steps, each pure:
-//! tokens with their places, a document, values for one node, a typed instance.
+//! a [`Document`] that keeps every character, values for one node ([`resolve`]), and a typed instance (`schema`).
+
+pub mod convert;
+pub mod diagnostic;
+pub mod document;
+pub mod keyword;
+pub mod resolve;
+
+pub use diagnostic::{Diagnostic, Place, Severity};
+pub use document::Document;

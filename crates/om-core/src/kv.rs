@@ -56,11 +56,14 @@ pub struct Outcome {
     pub rev: Rev,
 }
 
+/// A change of a key: its new value, or none where it was removed.
+pub type Changed = (Arc<str>, Option<Arc<[u8]>>);
+
 /// What a watch says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchMsg {
-    /// One transaction's changes of the range, in order: a value, or none for a removed key.
-    Batch(Rev, Vec<(Arc<str>, Option<Arc<[u8]>>)>),
+    /// One transaction's changes of the range, in order.
+    Batch(Rev, Vec<Changed>),
     /// What it should have begun with is gone: list again, watch from there.
     Compacted(Rev),
 }

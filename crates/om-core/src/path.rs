@@ -225,7 +225,7 @@ impl ObjectPath {
                 Ok(kind) => Ok(Self { namespace: namespace.clone(), kind, name: name.parse()? }),
                 Err(_) => Ok(Self { namespace: first.parse()?, kind, name: name.parse()? }),
             },
-            [ns, "ccfg", "cluster"] if ns == "root" => Ok(Self::cluster()),
+            ["root", "ccfg", "cluster"] => Ok(Self::cluster()),
             [ns, "nscfg", "namespace"] => Ok(Self::namespace(ns.parse()?)),
             [ns, kind, name] => Ok(Self { namespace: ns.parse()?, kind: kind.parse()?, name: name.parse()? }),
             _ => Err(PathError::TooMany(text.into())),
