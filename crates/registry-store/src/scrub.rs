@@ -139,6 +139,15 @@ impl Ledger {
         })
     }
 
+    /// Whether a blob is still where it was when it was listed. Small ones move from the metadata to files, and what
+    /// nothing needs goes: then it says nothing that the bytes are not in the old place. Blocks, but not for long.
+    pub fn stays(&self, blob: &Candidate) -> Result<bool, StoreError> {
+        self.read("look whether a blob has moved", |db| {
+            db.prepare_cached("SELECT 1 FROM blob WHERE id = ?1 AND place = ?2 AND state = 0")?
+                .exists(params![blob.id, place_number(blob.place)])
+        })
+    }
+
     /// How much has been verified since `before`. Looks at every row. Blocks.
     pub fn totals(&self, before: i64) -> Result<Totals, StoreError> {
         self.read("count verified blobs", |db| {
@@ -483,7 +492,7 @@ mod tests {
     use registry_core::store::{Blobs as _, Change, Commit, Content, Metadata as _, NewBlob};
 
     use super::*;
-    use crate::hash::digest_of;
+    use crate::{hash::digest_of, maintenance::settle};
 
     struct Stores {
         metadata: Arc<SqliteMetadata>,
@@ -520,6 +529,25 @@ mod tests {
 
     async fn is_served(stores: &Stores, digest: &Digest) -> bool {
         stores.metadata.blob(&"r".parse().unwrap(), digest).await.unwrap().is_some()
+    }
+
+    /// What moves from the metadata to its file between the list and the look seems to be missing.
+    #[tokio::test]
+    async fn a_blob_that_moved_is_not_suspected() {
+        let dir = tempfile::tempdir().unwrap();
+        let stores = open(dir.path());
+        let digest = digest_of(registry_core::digest::Algorithm::Sha256, b"small");
+        let blob = NewBlob { digest, size: 5, content: Content::Inline(b"small".to_vec().into()) };
+        stores.metadata.apply(Change::PutBlob("r".parse().unwrap(), blob), Vec::new()).await.unwrap();
+        let due = || stores.scrubber.ledger().due(i64::MAX, 10).unwrap();
+        let [listed] = &due()[..] else { panic!("one is due") };
+        assert!(stores.scrubber.ledger().stays(listed).unwrap());
+        settle(&stores.metadata, &stores.blobs, &Claims::default(), 0, 10).await.unwrap();
+        assert_eq!(stores.scrubber.verify(listed).await.unwrap(), Err(Flaw::Missing));
+        assert!(!stores.scrubber.ledger().stays(listed).unwrap());
+        let [moved] = &due()[..] else { panic!("it is due in its new place") };
+        assert_eq!(stores.scrubber.verify(moved).await.unwrap(), Ok(()));
+        assert!(stores.scrubber.ledger().stays(moved).unwrap());
     }
 
     #[tokio::test]

@@ -309,6 +309,8 @@ impl Scrub {
                     sound.push(blob);
                     self.judge(app, &mut suspects).await?;
                 }
+                // One that moved meanwhile is in the next batch.
+                Ok(Some(Err(_))) if !self.stays(&blob).await? => {}
                 Ok(Some(Err(_))) => {
                     suspects.push(blob);
                     if suspects.len() >= IN_A_ROW {
@@ -342,6 +344,11 @@ impl Scrub {
         self.judge(app, &mut suspects).await?;
         self.write_down(&mut sound, before).await?;
         Ok(ended)
+    }
+
+    async fn stays(&self, blob: &Candidate) -> Result<bool, StoreError> {
+        let (ledger, blob) = (Arc::clone(self.scrubber.ledger()), blob.clone());
+        blocking(move || ledger.stays(&blob)).await
     }
 
     fn done(&self, blob: &Candidate) {
