@@ -1,1 +1,9 @@
-//! Shared truth of a cluster: keys, watches, sealed secrets. The only crate that names a key of the store.
+//! Shared truth of a cluster: the store on one node (SQLite) and its twin in memory, and sealed values. The only crate
+//! that names a key of the store.
+
+#[cfg(test)]
+mod contract;
+mod limits;
+pub mod memory;
+pub mod seal;
+pub mod sqlite;
