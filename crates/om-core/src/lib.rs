@@ -5,5 +5,6 @@ pub mod config;
 pub mod driver;
 pub mod instance;
 pub mod kv;
+pub mod network;
 pub mod path;
 pub mod status;
