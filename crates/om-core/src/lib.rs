@@ -7,4 +7,5 @@ pub mod instance;
 pub mod kv;
 pub mod network;
 pub mod path;
+pub mod pool;
 pub mod status;

@@ -73,6 +73,21 @@ pub fn size_text(bytes: u64) -> String {
     fits.map_or_else(|| bytes.to_string(), |(unit, shift)| format!("{}{unit}", bytes >> shift))
 }
 
+/// Bytes for people: `10.0 GiB`.
+pub fn size_shown(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = "B";
+    for next in units {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        unit = next;
+    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{value:.1} {unit}") }
+}
+
 /// A time: `1w2d3h4m5s` in any part; digits alone are seconds.
 ///
 /// # Errors
