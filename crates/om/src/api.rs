@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub mod openapi;
 pub mod routes;
+pub mod server;
 
 /// The version that is part of every path.
 pub const VERSION: &str = "v1";
