@@ -11,10 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PublicKeyData as _,
-};
+use rcgen::{KeyPair, PublicKeyData as _};
 use rustix::fs::FlockOperation;
 use rustls::{
     RootCertStore,
@@ -34,9 +31,11 @@ use crate::{
 };
 use plan::{AuthorityFound, Refusal, ServerFound, plan};
 
+mod held;
 mod machine;
 mod plan;
 
+pub use held::{Held, HeldError, Pair};
 pub use plan::{Reason, Step};
 
 /// How long an authority is good for.
@@ -300,22 +299,12 @@ impl Files {
         let make = |source| AuthorityError::Make { what: "a certificate authority", source };
         let new = key.is_none();
         let key = key.map_or_else(KeyPair::generate, Ok).map_err(make)?;
-        let mut params = CertificateParams::new(Vec::new()).map_err(make)?;
-        // Authorities with one name and different keys confuse clients that know both. Made from the key, the name is
-        // also the same again if the certificate is lost.
-        let id = &fingerprint(key.der_bytes())["sha256:".len()..][..8];
-        params.distinguished_name.remove(DnType::CommonName);
-        params.distinguished_name.push(DnType::CommonName, format!("Local certificate authority {id}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        (params.not_before, params.not_after) = (now - BACKDATED, now + LIFE);
-        let certificate = params.self_signed(&key).map_err(make)?;
+        let der = held::authority_certificate("Local certificate authority", &key, now)?;
         if new {
             self.write(&self.key, &key.serialize_pem(), 0o600)?;
         }
         // Last: without it, the key counts as unfinished.
-        self.write(&self.certificate, &certificate.pem(), 0o644)?;
-        let der = certificate.der().clone();
+        self.write(&self.certificate, &pem(&der), 0o644)?;
         Ok((Signer { facts: facts(&der)?, der }, key))
     }
 
@@ -327,23 +316,9 @@ impl Files {
         common: &str,
         now: OffsetDateTime,
     ) -> Result<(), AuthorityError> {
-        let make = |source| AuthorityError::Make { what: "a server certificate", source };
-        let issuer = Issuer::from_ca_cert_der(&signer.der, key).map_err(make)?;
-        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
-        let mut params = CertificateParams::new(names).map_err(make)?;
-        params.distinguished_name.remove(DnType::CommonName);
-        params.distinguished_name.push(DnType::CommonName, common);
-        params.is_ca = IsCa::ExplicitNoCa;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        params.not_before = (now - BACKDATED).max(signer.facts.not_before);
-        params.not_after = plan::server_end(now, signer.facts.not_after);
-        let key = KeyPair::generate().map_err(make)?;
-        let certificate = params.signed_by(&key, &issuer).map_err(make)?;
-        let authority = pem(&signer.der);
-        self.write(&self.server_key, &key.serialize_pem(), 0o600)?;
-        self.write(&self.server_certificate, &(certificate.pem() + &authority), 0o644)
+        let made = held::server_certificate(signer, key, names, common, now)?;
+        self.write(&self.server_key, &made.key, 0o600)?;
+        self.write(&self.server_certificate, &made.certificate, 0o644)
     }
 
     fn write(&self, path: &Path, content: &str, mode: u32) -> Result<(), AuthorityError> {
