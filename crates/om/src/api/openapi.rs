@@ -193,12 +193,7 @@ fn acted() -> api::Acted {
 
 fn pool() -> api::Pool {
     let volume = api::PoolVolume { children: words(), ..api::PoolVolume::default() };
-    api::Pool {
-        capabilities: words(),
-        problem: Some(String::new()),
-        volumes: vec![volume],
-        ..api::Pool::default()
-    }
+    api::Pool { capabilities: words(), problem: Some(String::new()), volumes: vec![volume], ..api::Pool::default() }
 }
 
 fn node_status() -> api::NodeStatus {
@@ -277,7 +272,11 @@ mod tests {
             let path = format!("/v1{}", row.path.replace("{object}", "{namespace}/{kind}/{name}"));
             let operation = &document["paths"][&path][row.method.to_ascii_lowercase()];
             assert_eq!(operation["operationId"], format!("{:?}", row.route), "{path}");
-            assert_eq!(operation.get("requestBody").is_some(), matches!(row.method, "POST" | "PUT" | "PATCH"), "{path}");
+            assert_eq!(
+                operation.get("requestBody").is_some(),
+                matches!(row.method, "POST" | "PUT" | "PATCH"),
+                "{path}"
+            );
         }
         complete(&document["paths"], "");
         let status = &document["paths"]["/v1/status"]["get"]["responses"]["200"]["content"]["application/json"];

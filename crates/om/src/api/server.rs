@@ -103,7 +103,9 @@ impl Reply {
     /// # Errors
     /// The value cannot be written as JSON.
     pub fn json(value: &impl Serialize) -> Result<Self, Refusal> {
-        serde_json::to_vec(value).map(Self::Json).map_err(|error| Refusal::internal(format!("write the answer: {error}")))
+        serde_json::to_vec(value)
+            .map(Self::Json)
+            .map_err(|error| Refusal::internal(format!("write the answer: {error}")))
     }
 }
 
@@ -313,7 +315,11 @@ async fn answer(request: http::Request<Incoming>, handler: &dyn Handler) -> Resu
 /// A path with all its three parts, as the API wants it.
 pub fn full_path(text: &str) -> Result<ObjectPath, Refusal> {
     let path: ObjectPath = text.parse().map_err(|error| Refusal::bad(format!("{error}")))?;
-    if path.fqn() == text || path.kind == Kind::Ccfg { Ok(path) } else { Err(Refusal::bad(format!("`{text}` is not a full path"))) }
+    if path.fqn() == text || path.kind == Kind::Ccfg {
+        Ok(path)
+    } else {
+        Err(Refusal::bad(format!("`{text}` is not a full path")))
+    }
 }
 
 fn respond(answered: Result<Reply, Refusal>) -> Response<Sent> {
@@ -346,10 +352,7 @@ impl Body for Sent {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Lines(lines) => lines.poll_recv(context).map(|line| line.map(|line| Ok(Frame::data(line)))),
@@ -383,9 +386,9 @@ mod tests {
         fn answer(&self, call: Call) -> Answering<'_> {
             Box::pin(async move {
                 match call.route {
-                    Route::Objects => Reply::json(&crate::api::Objects {
-                        paths: vec![call.value("selector").unwrap_or_default()],
-                    }),
+                    Route::Objects => {
+                        Reply::json(&crate::api::Objects { paths: vec![call.value("selector").unwrap_or_default()] })
+                    }
                     Route::Value => Ok(Reply::Bytes(call.value("key").unwrap_or_default().into_bytes())),
                     Route::ValuePut => Reply::json(&KeyChanged { changed: true, size: call.body.len() as u64 }),
                     Route::Events => {

@@ -29,7 +29,8 @@ pub fn node_name() -> Result<NodeName, BadName> {
 pub fn status() -> NodeStatus {
     let load = read("/proc/loadavg");
     let load_15m = load.split_whitespace().nth(2).and_then(|text| text.parse().ok()).unwrap_or_default();
-    let memory = memory(&read("/proc/meminfo"));
+    let text = read("/proc/meminfo");
+    let memory = memory(&text);
     let of = |name: &str| memory.get(name).copied().unwrap_or_default();
     let mut status = NodeStatus {
         alive: true,
@@ -109,7 +110,8 @@ mod tests {
     #[test]
     fn scores() {
         let check = |load: f64, available: u64, expected: u32| {
-            let status = NodeStatus { load_15m: load, mem_total: 100, mem_available: available, ..NodeStatus::default() };
+            let status =
+                NodeStatus { load_15m: load, mem_total: 100, mem_available: available, ..NodeStatus::default() };
             assert_eq!(score(&status, 4), expected, "{load} {available}");
         };
         check(0.0, 100, 100);

@@ -78,7 +78,8 @@ impl Journal {
     pub fn say(&self, level: Level, object: Option<&ObjectPath>, rid: Option<&Rid>, text: impl Into<String>) {
         let mut text = text.into();
         if text.len() > MAX_TEXT {
-            text.truncate(text.floor_char_boundary(MAX_TEXT));
+            let end = (0..=MAX_TEXT).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+            text.truncate(end);
             text.push('…');
         }
         let line = LogLine {

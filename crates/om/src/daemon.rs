@@ -1,0 +1,6 @@
+//! The node daemon: what it knows, answers and makes so. Each part is a file below; `app` puts them together.
+
+pub mod facts;
+pub mod hub;
+pub mod journal;
+pub mod trust;
