@@ -3,4 +3,5 @@
 pub mod facts;
 pub mod hub;
 pub mod journal;
+pub mod shown;
 pub mod trust;
