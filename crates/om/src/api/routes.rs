@@ -158,8 +158,8 @@ fn fits<'a>(template: &str, path: &'a str) -> Option<Option<&'a str>> {
 
 /// The values of a query's names, decoded; names that come twice keep the last value.
 pub fn query_value(query: &str, name: &str) -> Option<String> {
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-    pairs.filter(|(key, _)| *key == name).next_back().map(|(_, value)| decode(value))
+    let mut pairs = query.rsplit('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| decode(value))
 }
 
 /// A query of names and values; those without a value are left out.
