@@ -200,8 +200,10 @@ fn provision(config: &InstanceConfig, resources: &[&Resource], seen: &Seen, lead
     let starts = if leader { start(config, resources, seen, true) } else { Vec::new() };
     let mut steps: Vec<Step> = starts.iter().filter(|s| s.verb == Verb::Stop).cloned().collect();
     for resource in resources {
-        let made = seen.get(&resource.rid).is_some_and(|seen| {
-            matches!(seen.provisioned, Provisioned::Yes) || (seen.provisioned == Provisioned::NotApplicable)
+        let made = seen.get(&resource.rid).is_some_and(|seen| match seen.provisioned {
+            Provisioned::Yes => true,
+            Provisioned::NotApplicable => seen.status != Status::Undef,
+            Provisioned::No | Provisioned::Mixed => false,
         });
         if resource.provision && !made && (leader || !resource.shared) {
             steps.push(step(Verb::Provision, resource));

@@ -1,1 +1,3 @@
 //! Makes resources so: containers, addresses, volumes, processes. The only crate that touches Docker, mounts or namespaces.
+
+pub mod fake;
