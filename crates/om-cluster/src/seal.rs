@@ -26,6 +26,9 @@ const NONCE: usize = 24;
 const TAG: usize = 16;
 const HEAD: usize = MAGIC.len() + ID + NONCE + KEY + TAG + NONCE;
 
+/// Bytes that sealing adds to a value.
+pub const OVERHEAD: usize = HEAD + TAG;
+
 /// What a sealed value is: it opens as nothing else.
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
@@ -113,7 +116,8 @@ pub enum KeyFileError {
     Random(#[source] getrandom::Error),
 }
 
-fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+/// Random bytes of the kernel.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
@@ -133,6 +137,14 @@ fn decrypt(key: &[u8; KEY], nonce: &[u8], msg: &[u8], aad: &[u8]) -> Result<Vec<
 }
 
 impl ClusterKey {
+    /// A new key that is in no file: for a cluster in memory.
+    ///
+    /// # Errors
+    /// If there are no random numbers.
+    pub fn new() -> Result<Self, SealError> {
+        random().map(Self).map_err(SealError::Random)
+    }
+
     /// The key in the file at `path`, which only its owner may read. A new one is made, durably, if there is none.
     ///
     /// # Errors
