@@ -12,6 +12,7 @@ pub mod path;
 pub mod placement;
 pub mod plan;
 pub mod pool;
+pub mod selector;
 pub mod status;
 pub mod truth;
 pub mod view;

@@ -51,6 +51,8 @@ pub struct Resolver<'a> {
     context: &'a Context,
     /// By section, then by keyword.
     settings: BTreeMap<&'a str, BTreeMap<&'a str, Vec<Setting<'a>>>>,
+    /// Sorted; with those that have no keyword.
+    sections: Vec<&'a str>,
     nodes: Vec<NodeName>,
     /// References that the value which is being evaluated may still have.
     left: Cell<usize>,
@@ -63,7 +65,9 @@ impl<'a> Resolver<'a> {
         for setting in document.settings() {
             settings.entry(setting.section).or_default().entry(setting.keyword).or_default().push(setting);
         }
-        let mut this = Self { context, settings, nodes: Vec::new(), left: Cell::new(0) };
+        let mut sections: Vec<&str> = document.sections().into_iter().map(|(name, _)| name).collect();
+        sections.sort_unstable();
+        let mut this = Self { context, settings, sections, nodes: Vec::new(), left: Cell::new(0) };
         this.nodes = this.listed_nodes();
         this
     }
@@ -96,6 +100,11 @@ impl<'a> Resolver<'a> {
         let mut seen = std::collections::HashSet::new();
         nodes.retain(|node| seen.insert(node.clone()));
         nodes
+    }
+
+    /// The names of the sections, sorted.
+    pub fn sections(&self) -> &[&'a str] {
+        &self.sections
     }
 
     /// The names of the keywords of a section, sorted.
