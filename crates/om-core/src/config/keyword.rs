@@ -478,6 +478,11 @@ pub fn find(group: &str, driver: &str, name: &str) -> Option<&'static Keyword> {
     of(group, driver).filter(|keyword| keyword.name == name).min_by_key(|keyword| rank(keyword))
 }
 
+/// Every keyword: of `[DEFAULT]`, of all resources (group `*`), then by group.
+pub fn all() -> &'static [Keyword] {
+    KEYWORDS
+}
+
 /// All keywords that a section of a group with a driver takes.
 pub fn of<'a>(group: &'a str, driver: &'a str) -> impl Iterator<Item = &'static Keyword> + 'a {
     KEYWORDS.iter().filter(move |keyword| {
