@@ -1,10 +1,21 @@
 //! The node daemon: what it knows, answers and makes so. Each part is a file below; `app` puts them together.
 
+pub mod actions;
+pub mod answer;
+pub mod app;
+pub mod certificates;
 pub mod executor;
 pub mod facts;
 pub mod hub;
 pub mod journal;
+pub mod networks;
+pub mod node;
+pub mod objects;
 pub mod orchestrate;
+pub mod secrets;
 pub mod shown;
+pub mod supply;
+pub mod telling;
 pub mod texts;
 pub mod trust;
+pub mod volumes;

@@ -35,6 +35,7 @@ struct Requests {
 
 #[derive(Debug, Default)]
 struct Told {
+    path: String,
     lines: VecDeque<Arc<Event>>,
     ended: Option<Arc<Event>>,
 }
@@ -75,6 +76,18 @@ impl Hub {
     /// Tells that a request has ended. Only the first time counts.
     pub fn ended(&self, path: String, request: String, failure: Option<Failure>) {
         self.tell(Event::Ended { path, request, failure });
+    }
+
+    /// Remembers whose a request is, before anything is said of it.
+    pub fn begin(&self, request: &str, path: &str) {
+        let mut requests = self.0.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.of(request).path = path.to_owned();
+    }
+
+    /// Whose a request is, if it is remembered.
+    pub fn path_of(&self, request: &str) -> Option<String> {
+        let requests = self.0.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        requests.by_id.get(request).map(|told| told.path.clone())
     }
 
     /// All events from now on.

@@ -7,8 +7,9 @@ use om_core::{
     config::{
         Diagnostic, Document, Place, Severity,
         diagnostic::nearest,
-        keyword::GROUPS,
-        resolve::{Context, Resolver},
+        edit::{self, Assignment, EditError},
+        evaluated::{self, Evaluated},
+        resolve::Context,
         schema,
     },
     instance::InstanceConfig,
@@ -79,7 +80,7 @@ pub fn read(world: &World, path: &ObjectPath, text: &str) -> Result<Read, Vec<Di
 /// Sections of the cluster's configuration, with the keywords that count there.
 const CLUSTER_SECTIONS: &[(&str, &[&str])] = &[
     ("DEFAULT", &["id"]),
-    ("cluster", &["name", "dns"]),
+    ("cluster", &["name", "nodes", "dns"]),
     ("cni", &["plugins", "config"]),
     ("network", &["type", "network", "ips_per_node", "tunnel"]),
     ("pool", &["type", "path", "size", "name"]),
@@ -100,7 +101,8 @@ fn check_cluster(document: &Document) -> Vec<Diagnostic> {
         };
         if !keywords.is_empty() && !keywords.contains(&setting.keyword) {
             let near = nearest(setting.keyword, keywords.iter().copied());
-            let hint = near.map_or_else(|| format!("it takes {}", keywords.join(", ")), |near| format!("did you mean `{near}`?"));
+            let hint = near
+                .map_or_else(|| format!("it takes {}", keywords.join(", ")), |near| format!("did you mean `{near}`?"));
             let what = format!("[{}] takes no `{}`", setting.section, setting.keyword);
             found.push(Diagnostic::error(setting.key_place, what, hint));
         }
@@ -131,95 +133,20 @@ pub fn told(file: &str, found: &[Diagnostic]) -> Vec<api::Diagnostic> {
     found.iter().map(one).collect()
 }
 
-/// A change of a keyword, as people write it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Change<'a> {
-    section: &'a str,
-    keyword: &'a str,
-    op: Op,
-    value: &'a str,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Op {
-    Set,
-    Append,
-    Remove,
-    Insert,
-}
-
-/// `section.keyword@scope` or `keyword@scope`, where a section has no dot before its `#`.
-fn key(text: &str) -> Option<(&str, &str)> {
-    let text = text.trim();
-    // A scope may have dots: it is a node's name.
-    let name_end = text.find('@').unwrap_or(text.len());
-    let (section, keyword) = match text[..name_end].find('.') {
-        Some(dot) => (&text[..dot], &text[dot + 1..]),
-        None => ("DEFAULT", text),
-    };
-    (!section.is_empty() && !keyword.is_empty() && !keyword.starts_with('@')).then_some((section, keyword))
-}
-
-fn change(text: &str) -> Option<Change<'_>> {
-    let equals = text.find('=')?;
-    let (before, value) = (&text[..equals], text[equals + 1..].trim());
-    let (name, op) = match before.as_bytes().last() {
-        Some(b'+') => (&before[..equals - 1], Op::Append),
-        Some(b'-') => (&before[..equals - 1], Op::Remove),
-        Some(b'|') => (&before[..equals - 1], Op::Insert),
-        _ => (before, Op::Set),
-    };
-    let (section, keyword) = key(name)?;
-    Some(Change { section, keyword, op, value })
-}
-
-/// A document with expressions applied: all of them, or none.
-///
-/// A section that is a group's name alone, such as `app`, means all its sections.
+/// A document with changes applied: all of them, or none.
 ///
 /// # Errors
-/// What is no expression, one line each.
+/// What cannot be changed so, each with its reason.
 pub fn patch(document: &Document, patch: &api::Patch) -> Result<Document, Vec<Diagnostic>> {
     let mut changed = document.clone();
     let mut wrong = Vec::new();
-    let bad = |text: &str, hint: &str| {
-        Diagnostic::error(Place::default(), format!("`{text}` is no change of a keyword"), hint.to_owned())
-    };
+    let bad = |error: EditError| Diagnostic::error(Place::default(), error.to_string(), None);
     for text in &patch.set {
-        let Some(Change { section, keyword, op, value }) = change(text) else {
-            wrong.push(bad(text, "write [SECTION.]KEYWORD[@SCOPE]=VALUE, or with += to append, -= to remove"));
-            continue;
-        };
-        for section in sections(&changed, section) {
-            let old = changed.get(&section, keyword).unwrap_or_default();
-            let mut words: Vec<&str> = old.split_whitespace().collect();
-            let new = match op {
-                Op::Set => value.to_owned(),
-                Op::Append => {
-                    words.push(value);
-                    words.join(" ")
-                }
-                Op::Insert if words.contains(&value) => old.clone(),
-                Op::Insert => {
-                    words.push(value);
-                    words.join(" ")
-                }
-                Op::Remove => {
-                    words.retain(|word| *word != value);
-                    words.join(" ")
-                }
-            };
-            changed.set(&section, keyword, &new);
-        }
+        let done = text.parse::<Assignment>().and_then(|assignment| assignment.apply(&mut changed));
+        wrong.extend(done.err().map(bad));
     }
     for text in &patch.unset {
-        let Some((section, keyword)) = key(text) else {
-            wrong.push(bad(text, "write [SECTION.]KEYWORD[@SCOPE]"));
-            continue;
-        };
-        for section in sections(&changed, section) {
-            changed.unset(&section, keyword);
-        }
+        wrong.extend(edit::unset(&mut changed, text).err().map(bad));
     }
     for section in &patch.sections {
         if !changed.remove_section(section) {
@@ -229,16 +156,6 @@ pub fn patch(document: &Document, patch: &api::Patch) -> Result<Document, Vec<Di
         }
     }
     if wrong.is_empty() { Ok(changed) } else { Err(wrong) }
-}
-
-/// The sections that a name means: itself, or those of a group.
-fn sections(document: &Document, name: &str) -> Vec<String> {
-    let is_group = GROUPS.iter().any(|(group, _)| *group == name);
-    if !is_group {
-        return vec![name.to_owned()];
-    }
-    let of_group = |section: &str| section.split_once('#').is_some_and(|(group, _)| group == name);
-    document.sections().into_iter().map(|(section, _)| section).filter(|s| of_group(s)).map(ToOwned::to_owned).collect()
 }
 
 /// What a configuration means on a node, by section and keyword: references resolved, lists as lists, sizes and times as
@@ -252,47 +169,27 @@ pub fn evaluated(
     node: &NodeName,
     document: &Document,
 ) -> Result<api::Evaluated, Vec<Diagnostic>> {
-    let context = world.context(path, node);
-    let resolver = Resolver::new(document, &context);
-    let (mut sections, mut wrong) = (api::Evaluated::new(), Vec::new());
-    for (name, _) in document.sections() {
-        let mut values = BTreeMap::new();
-        let driver = resolver.get(name, "type").ok().flatten().map(|value| value.text);
-        for keyword in resolver.keywords(name) {
-            match resolver.get(name, keyword) {
-                Ok(Some(value)) => {
-                    let group = name.split('#').next().unwrap_or(name);
-                    let typed = typed(group, driver.as_deref().unwrap_or_default(), keyword, &value.text);
-                    values.insert(keyword.to_owned(), typed);
-                }
-                Ok(None) => {}
-                Err(diagnostic) => wrong.push(diagnostic),
-            }
-        }
-        sections.insert(name.to_owned(), values);
-    }
+    let json = |value: Evaluated| match value {
+        Evaluated::Text(text) => text.into(),
+        Evaluated::Boolean(truth) => truth.into(),
+        Evaluated::Integer(number) => number.into(),
+        Evaluated::List(words) => words.into(),
+    };
+    let all = evaluated::all(document, &world.context(path, node))?;
+    let typed = |(section, values): (String, BTreeMap<String, Evaluated>)| {
+        (section, values.into_iter().map(|(keyword, value)| (keyword, json(value))).collect())
+    };
+    let mut sections: api::Evaluated = all.into_iter().map(typed).collect();
     if path.kind != Kind::Ccfg {
-        let names = [("kind", path.kind.to_string()), ("name", path.name.to_string()), ("namespace", path.namespace.to_string())];
+        let names = [
+            ("kind", path.kind.to_string()),
+            ("name", path.name.to_string()),
+            ("namespace", path.namespace.to_string()),
+        ];
         let metadata = names.into_iter().map(|(name, value)| (name.to_owned(), value.into()));
         sections.insert("metadata".into(), metadata.collect());
     }
-    if wrong.is_empty() { Ok(sections) } else { Err(wrong) }
-}
-
-/// A value by the type of its keyword.
-fn typed(group: &str, driver: &str, keyword: &str, text: &str) -> serde_json::Value {
-    use om_core::config::{convert, keyword, keyword::Type};
-    let known = keyword::find(group, driver, keyword).or_else(|| keyword::find("DEFAULT", "", keyword));
-    let as_text = || serde_json::Value::from(text);
-    match known.map(|known| known.kind) {
-        Some(Type::Size) => convert::size(text).map_or_else(|_| as_text(), Into::into),
-        Some(Type::Integer) => convert::integer(text, u64::MAX).map_or_else(|_| as_text(), Into::into),
-        Some(Type::Boolean) => convert::boolean(text).map_or_else(|_| as_text(), Into::into),
-        Some(Type::Duration) => convert::duration(text).map_or_else(|_| as_text(), |value| value.as_secs().into()),
-        Some(Type::List) => convert::list(text).into(),
-        Some(Type::Words) => convert::words(text).map_or_else(|_| as_text(), Into::into),
-        _ => as_text(),
-    }
+    Ok(sections)
 }
 
 #[cfg(test)]
@@ -317,26 +214,24 @@ mod tests {
         name = {svcname}-data\nsize = {env.size}\naccess = rwo\n\n[env]\nsize = 10g\n";
 
     #[test]
-    fn keywords_are_changed_by_expressions() {
-        let check = |set: &[&str], unset: &[&str], expected: &str| {
+    fn keywords_are_changed_all_or_none() {
+        let check = |set: &[&str], unset: &[&str], sections: &[&str], expected: &str| {
             let words = |words: &[&str]| words.iter().map(ToString::to_string).collect();
-            let patch_ = api::Patch { set: words(set), unset: words(unset), ..api::Patch::default() };
+            let changes =
+                api::Patch { set: words(set), unset: words(unset), sections: words(sections), dry_run: false };
             let text = "[DEFAULT]\nnodes = a b\n[app#1]\nstart = x\n[app#2]\nstart = y\n";
-            let got = match patch(&Document::parse(text).unwrap(), &patch_) {
+            let got = match patch(&Document::parse(text).unwrap(), &changes) {
                 Ok(document) => document.to_string(),
-                Err(wrong) => wrong[0].what.clone(),
+                Err(wrong) => format!("{} wrong: {}", wrong.len(), wrong[0].what),
             };
             assert!(got.contains(expected), "{set:?} {unset:?}: {got}");
         };
-        check(&["orchestrate=ha"], &[], "orchestrate = ha");
-        check(&["nodes+=c"], &[], "nodes = a b c");
-        check(&["nodes-=a"], &[], "nodes = b");
-        check(&["nodes|=a"], &[], "nodes = a b\n");
-        check(&["app.start=z"], &[], "[app#1]\nstart = z\n[app#2]\nstart = z");
-        check(&["app#1.start@n1.example=q=1"], &[], "start@n1.example = q=1");
-        check(&[], &["app#1.start"], "[app#1]\n[app#2]");
-        check(&["nonsense"], &[], "`nonsense` is no change of a keyword");
-        check(&[".x=1"], &[], "`.x=1` is no change of a keyword");
+        check(&["orchestrate=ha"], &[], &[], "orchestrate = ha");
+        check(&["nodes+=c"], &[], &[], "nodes = a b c");
+        check(&["app.start=z"], &[], &[], "[app#1]\nstart = z\n[app#2]\nstart = z");
+        check(&[], &["app#1.start"], &[], "[app#1]\n[app#2]");
+        check(&[], &[], &["app#1"], "[DEFAULT]\nnodes = a b\n[app#2]");
+        check(&["nonsense"], &[], &["app#9"], "2 wrong");
     }
 
     #[test]
