@@ -470,3 +470,6 @@ pub fn running(lock: &Path) -> io::Result<Option<u32>> {
     }
     Ok(fs::read_to_string(lock)?.trim().parse().ok())
 }
+
+#[cfg(test)]
+mod tests;
