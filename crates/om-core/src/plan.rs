@@ -269,4 +269,4 @@ fn needs(resource: &Resource) -> impl Iterator<Item = &Rid> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
