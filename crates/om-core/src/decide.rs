@@ -417,14 +417,17 @@ impl One<'_> {
         {
             return Some(action);
         }
-        if !report.expected
-            && !has_any_up(config, report)
-            && !unknown
-            && let Some(action) = self.release(config, report, "nothing of it runs")
-        {
+        if let Some(action) = self.start(config, frozen || unknown) {
             return Some(action);
         }
-        if frozen || unknown || !self.view.is_live() || self.others_busy() {
+        // What is not started again is given up, so that an order may have it run elsewhere.
+        let over = !report.expected && !unknown && !has_any_up(config, report);
+        if over { self.release(config, report, "nothing of it runs") } else { None }
+    }
+
+    /// Starts what should run and runs nowhere, if this is the node for it.
+    fn start(&self, config: &InstanceConfig, held_back: bool) -> Option<Action> {
+        if held_back || !self.view.is_live() || self.others_busy() {
             return None;
         }
         let due = match config.orchestrate {
@@ -438,11 +441,8 @@ impl One<'_> {
             Some(report) => idle(report.summary.avail),
             None => *node != self.view.me,
         });
-        if !due || !nobody {
-            return None;
-        }
         let candidate = rank(config).into_iter().find(|node| self.can_start(config, node));
-        if candidate.as_ref() != Some(&self.view.me) {
+        if !due || !nobody || candidate.as_ref() != Some(&self.view.me) {
             return None;
         }
         if self.object.local.not_before > self.view.now {
@@ -477,7 +477,7 @@ impl One<'_> {
         }
         if !only.is_empty() {
             let job = Job { only, keep: true, ..Job::new(Work::Repair) };
-            return Some(self.run(job, "a resource died"));
+            return self.with_ownership(config, job, "a resource died");
         }
         if let Some(until) = later {
             return Some(Action::Wait { until });

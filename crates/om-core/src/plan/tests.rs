@@ -169,7 +169,7 @@ fn what_lives_in_a_namespace_goes_with_it() {
 fn references_come_before_numbers() {
     check("container#0@container#2 container#2", Work::Start, "", "", "start container#2, start container#0");
     check("container#10 container#9", Work::Start, "", "", "start container#9, start container#10");
-    check("sync#i0 app#1 ip#2 container#1", Work::Stop, "", "*", "stop app#1, stop container#1, stop ip#2");
+    check("sync#i0 fs#1 ip#2 container#1", Work::Stop, "", "*", "stop container#1, stop fs#1, stop ip#2");
 }
 
 fn words() -> impl Strategy<Value = (String, String)> {
