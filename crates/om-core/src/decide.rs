@@ -240,7 +240,8 @@ impl One<'_> {
         };
         let Some(candidate) = candidate else { return Some(self.end(Some(self.why_not(config, order)))) };
         if candidate != self.view.me {
-            return None;
+            // It failed here: the next node may have it.
+            return self.release(config, report, "another node starts it");
         }
         if report.done.as_deref() == Some(order.id.as_str()) {
             // Everything was started, and still it is not up.
@@ -271,7 +272,9 @@ impl One<'_> {
                 _ => Some(self.run(Job::new(Work::Stop).ordered(order), "it moves")),
             };
         }
-        if let Some(action) = self.release(config, report, "it moves") {
+        if *to != self.view.me
+            && let Some(action) = self.release(config, report, "it moves")
+        {
             return Some(action);
         }
         if self.up_on().next().is_some() {
@@ -343,7 +346,9 @@ impl One<'_> {
         let made =
             |report: &Report| matches!(report.summary.provisioned, Provisioned::Yes | Provisioned::NotApplicable);
         let live: Vec<NodeName> = rank(config).into_iter().filter(|node| self.view.lives(node)).collect();
-        let leader = live.first()?;
+        // Where it runs already, if it does: what is shared is there.
+        let holder = self.object.owner.as_ref().filter(|owner| owner.value.phase == Phase::Held);
+        let leader = holder.map(|owner| &owner.value.node).filter(|node| live.contains(node)).or(live.first())?;
         let leads = *leader == self.view.me;
         let done = |report: &Report| report.done.as_deref() == Some(order.id.as_str());
         // An instance that is made already may still have parts that were added since; they are found by a plan that
@@ -421,7 +426,7 @@ impl One<'_> {
             return Some(action);
         }
         // What is not started again is given up, so that an order may have it run elsewhere.
-        let over = !report.expected && !unknown && !has_any_up(config, report);
+        let over = !unknown && !has_any_up(config, report);
         if over { self.release(config, report, "nothing of it runs") } else { None }
     }
 

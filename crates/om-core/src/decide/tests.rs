@@ -134,6 +134,7 @@ fn what_should_run_is_started() {
     check("b:busy", "");
     check("b:none", "own, a");
     check("a:failed", "");
+    check("a:failed own:a expected", "free");
     check("a:undef", "");
     check("own:b", "");
     check("own:b b:dead", "own, a");
@@ -160,6 +161,7 @@ fn orders() {
     check("no >started own:a", "start");
     check("no >started own:a a:up", "fulfilled");
     check("no >started a:failed", "");
+    check("no >started a:failed own:a", "free");
     check("no >started a:failed b:failed", "failed: it broke");
     check("no >started own:a done", "failed: it was started, but is down");
     check("no >stopped frozen own:a a:up", "stop");
@@ -169,8 +171,10 @@ fn orders() {
     check("no >stopped frozen own:a a:up done", "failed: it was stopped, but something of it still runs");
     check("no >provisioned frozen own:a", "provision");
     check("no >provisioned frozen", "own, a");
+    check("no >provisioned own:b b:up", "");
     check("no >placed@b own:a a:up", "stop");
     check("no >placed@b own:a", "free");
+    check("no >placed@a own:a", "start");
     check("no >placed@c own:a", "failed: c is not a node of it");
     check("no >placed@b b:up own:b", "fulfilled");
     check("no >restarted own:a a:up", "restart");
