@@ -140,7 +140,7 @@ pub enum Refused {
 pub type Answered = Result<(), Refused>;
 
 enum Request {
-    Look { paths: Option<Vec<ObjectPath>>, done: Option<oneshot::Sender<()>> },
+    Look { paths: Option<Vec<ObjectPath>>, done: Option<mpsc::Sender<()>> },
     Run { path: ObjectPath, job: Box<Job>, done: oneshot::Sender<Answered> },
     Freeze { since: Option<u64>, done: oneshot::Sender<Answered> },
 }
@@ -169,9 +169,11 @@ impl Engine {
     /// # Errors
     /// The daemon stops.
     pub async fn refresh(&self, paths: Vec<ObjectPath>) -> Answered {
-        let (done, wait) = oneshot::channel();
+        // Every object has a copy of the sender until it was looked at; the last one's end is the end.
+        let (done, mut wait) = mpsc::channel(1);
         self.send(Request::Look { paths: Some(paths), done: Some(done) }).await?;
-        wait.await.map_err(|_| Refused::Stopping)
+        while wait.recv().await.is_some() {}
+        if self.requests.is_closed() { Err(Refused::Stopping) } else { Ok(()) }
     }
 
     /// Does a job on this node's instance, whatever is wanted of the object, and returns when it is done.
@@ -230,7 +232,7 @@ struct Instance {
     looking: bool,
     again: bool,
     next_look: Option<Instant>,
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Vec<mpsc::Sender<()>>,
     cancel: Option<watch::Sender<bool>>,
     written: Option<Report>,
     writing: bool,
@@ -677,14 +679,11 @@ impl Orchestrator {
         match request {
             Request::Look { paths, done } => {
                 let paths = paths.unwrap_or_else(|| self.instances.keys().cloned().collect());
-                let mut done = done;
                 for path in paths {
-                    self.look(&path);
-                    // With several, the last one's end is waited for; slots are given in order.
-                    let Some(instance) = self.instances.get_mut(&path) else { continue };
-                    if let Some(first) = done.take() {
-                        instance.waiting.push(first);
+                    if let Some(instance) = self.instances.get_mut(&path) {
+                        instance.waiting.extend(done.clone());
                     }
+                    self.look(&path);
                 }
             }
             Request::Run { path, job, done } => {
@@ -714,7 +713,7 @@ impl Orchestrator {
         });
         let Some(instance) = self.instances.get_mut(path) else { return };
         let Some((config, generation, _)) = config else {
-            instance.waiting.drain(..).for_each(answer);
+            instance.waiting.clear();
             instance.next_look = None;
             return;
         };
@@ -880,7 +879,7 @@ impl Orchestrator {
                 if again {
                     self.look(&path);
                 } else if let Some(instance) = self.instances.get_mut(&path) {
-                    instance.waiting.drain(..).for_each(answer);
+                    instance.waiting.clear();
                 }
             }
             Outcome::Ran { path, job, result, seen, done } => {
@@ -1071,11 +1070,6 @@ fn backoff(count: u32) -> Duration {
 
 fn failed(message: impl Into<String>) -> Refused {
     Refused::Failed(Failure { message: message.into(), hint: None })
-}
-
-fn answer(done: oneshot::Sender<()>) {
-    // Whoever asked may be gone.
-    let _ = done.send(());
 }
 
 fn wall() -> Duration {
