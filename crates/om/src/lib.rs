@@ -2,6 +2,8 @@
 //! should do; that is `om-core`.
 
 pub mod api;
+pub mod cli;
 pub mod client;
 pub mod daemon;
+pub mod output;
 pub mod places;
