@@ -34,6 +34,7 @@ pub mod grammar;
 pub mod help;
 pub mod ini;
 pub mod keys;
+pub mod keywords;
 pub mod live;
 pub mod look;
 pub mod node;
@@ -404,6 +405,7 @@ async fn run(context: &Context, command: &Command) -> Outcome {
         Area::Top => match command.verb.words {
             "mon" => live::run(context, command).await,
             "completion" => complete::script(command.rest.first().map_or("", String::as_str)),
+            "kw" => keywords::run(context, command),
             "templates" => create::templates(context),
             _ => put(&format!("om {}\n", env!("CARGO_PKG_VERSION"))),
         },

@@ -90,7 +90,7 @@ pub async fn get(context: &Context, command: &Command) -> Outcome {
                 show(context, value)?;
             }
         } else {
-            let sections = ini::read(&context.client.config(&path).await?.text);
+            let sections = ini::read(&context.client.config(&path).await?.text)?;
             for name in &names {
                 let value = ini::get(&sections, name).ok_or_else(|| unset(&path.to_string(), name))?;
                 show(context, &value.into())?;
@@ -142,7 +142,7 @@ pub async fn print(context: &Context, command: &Command) -> Outcome {
                 put(&coloured(&config.text, context.colour))?;
                 continue;
             }
-            ini::json(&ini::read(&config.text))
+            ini::json(&ini::read(&config.text)?)
         };
         map.insert("metadata".into(), metadata);
         values.insert(path.fqn(), map.into());

@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use om_core::path::{Kind, ObjectPath};
+use om_core::{
+    config::document::Document,
+    path::{Kind, ObjectPath},
+};
 use serde_json::{Map, Value};
 
 use super::{Context, Failed, Format, Outcome, config, follow, ini, parse::Command, put, tell};
@@ -37,7 +40,7 @@ pub async fn run(context: &Context, command: &Command) -> Outcome {
     }
     if command.has("interactive") {
         for source in &mut sources {
-            source.text.push_str(&prompted(&source.text)?);
+            source.text = prompted(&source.text)?;
         }
     }
     let mut requests = Vec::new();
@@ -185,13 +188,14 @@ pub fn templates(context: &Context) -> Outcome {
     put(&names.iter().map(|name| format!("{name}\n")).collect::<String>())
 }
 
-/// Asks for each key of `[env]`. Answers are one more `[env]`, whose values count.
+/// Asks for each key of `[env]`; answers the text with what was said in it.
 fn prompted(text: &str) -> Result<String, Failed> {
     if !io::stdin().is_terminal() {
         return Err(Failed::new("--interactive needs a terminal").hint("use --env KEY=VALUE"));
     }
-    let mut out = String::new();
-    for (_, keywords) in ini::read(text).iter().filter(|(name, _)| name == "env") {
+    let sections = ini::read(text)?;
+    let mut document = Document::parse(text).unwrap_or_else(|_| Document::empty());
+    for (_, keywords) in sections.iter().filter(|(name, _)| name == "env") {
         for (key, value) in keywords {
             tell(&format!("{key} [{value}]: "));
             let mut answer = String::new();
@@ -200,11 +204,11 @@ fn prompted(text: &str) -> Result<String, Failed> {
                 .read_line(&mut answer)
                 .map_err(|error| Failed::new(format!("read the answer: {error}")))?;
             if !answer.trim().is_empty() {
-                out.push_str(&format!("{key} = {}\n", answer.trim()));
+                document.set("env", key, answer.trim());
             }
         }
     }
-    Ok(if out.is_empty() { out } else { format!("\n[env]\n{out}") })
+    Ok(document.to_string())
 }
 
 #[cfg(test)]

@@ -455,6 +455,15 @@ pub const VERBS: &[Verb] = &[
             value("interval", "DURATION", "taken for the sake of scripts; changes show at once"),
         ])
         .examples(&[("om mon", "q ends it"), ("svcmon -s 'test/*' --once", "")]),
+    verb(Top, "kw", "Explains keywords of configurations.")
+        .also(&["keywords"])
+        .rest("[GROUP[.TYPE][.KEYWORD] | KEYWORD]")
+        .examples(&[
+            ("om kw", "the groups, and all keywords"),
+            ("om kw container.docker", "all that a container takes"),
+            ("om kw container.image", "one of them"),
+            ("om kw registry_creds", "wherever it is"),
+        ]),
     verb(Top, "completion", "Writes a completion script for a shell.")
         .rest("bash|zsh|fish")
         .examples(&[("om completion bash > /etc/bash_completion.d/om", "")]),

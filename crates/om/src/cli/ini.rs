@@ -1,31 +1,33 @@
-//! Owns reading sections and keywords of a configuration that the daemon has taken already. Does not own the language:
-//! scopes, references, defaults and errors are `om-core`'s.
+//! Owns configurations as sections of keywords, to be shown and found, and made of JSON. Does not own the language:
+//! how a text is read, scopes, references and errors are `om-core`'s.
 
+use om_core::config::document::Document;
 use serde_json::{Map, Value};
+
+use super::Failed;
 
 /// A section with its keywords, as written.
 pub type Section = (String, Vec<(String, String)>);
 
-/// Sections in order of appearance. Lines that are neither are left out; continued lines are joined by a newline.
-pub fn read(text: &str) -> Vec<Section> {
-    let mut sections: Vec<Section> = Vec::new();
-    for line in text.lines() {
-        let trimmed = line.trim();
-        if trimmed.is_empty() || trimmed.starts_with(['#', ';']) {
-            continue;
-        }
-        if line.starts_with([' ', '\t'])
-            && let Some((_, value)) = sections.last_mut().and_then(|(_, keywords)| keywords.last_mut())
-        {
-            value.push('\n');
-            value.push_str(trimmed);
-        } else if let Some(name) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            sections.push((name.trim().to_owned(), Vec::new()));
-        } else if let (Some((key, value)), Some((_, keywords))) = (trimmed.split_once('='), sections.last_mut()) {
-            keywords.push((key.trim().to_owned(), value.trim().to_owned()));
+/// Sections in order of appearance.
+///
+/// # Errors
+/// The text is not of the form; the daemon takes no such text.
+pub fn read(text: &str) -> Result<Vec<Section>, Failed> {
+    let document = Document::parse(text).map_err(|found| {
+        let first = found.first().map_or_else(String::new, |first| format!(": {}", first.what));
+        Failed::new(format!("the configuration cannot be read{first}"))
+    })?;
+    let mut sections: Vec<Section> =
+        document.sections().into_iter().map(|(name, _)| (name.to_owned(), Vec::new())).collect();
+    for setting in document.settings() {
+        let key =
+            setting.scope.map_or_else(|| setting.keyword.to_owned(), |scope| format!("{}@{scope}", setting.keyword));
+        if let Some((_, keywords)) = sections.iter_mut().find(|(name, _)| name == setting.section) {
+            keywords.push((key, setting.value));
         }
     }
-    sections
+    Ok(sections)
 }
 
 /// A keyword's value: `section.keyword`, or a keyword of `[DEFAULT]`. The last one written counts.
@@ -102,9 +104,8 @@ mod tests {
 
     #[test]
     fn keywords_are_found() {
-        let text =
-            "# c\n[DEFAULT]\nnodes = a\n  b\n\n[env]\na.b = 1 = 2\nsize=10g\n[container#1]\nimage = x\nimage = y\n";
-        let sections = read(text);
+        let text = "# c\n[DEFAULT]\nnodes = a\n  b\n\n[env]\na.b = 1 = 2\nsize=10g\n[container#1]\nimage = y\n";
+        let sections = read(text).unwrap();
         let check = |name: &str, expected: Option<&str>| assert_eq!(get(&sections, name), expected, "{name}");
         check("nodes", Some("a\nb"));
         check("DEFAULT.nodes", Some("a\nb"));
@@ -123,7 +124,7 @@ mod tests {
         let Value::Object(map) = value else { panic!("an object") };
         let written = text(&map).unwrap();
         assert!(written.starts_with("[DEFAULT]\nnodes = a b\npriority = 3\n"), "{written}");
-        let back = json(&read(&written));
+        let back = json(&read(&written).unwrap());
         assert_eq!(back["container#1"], serde_json::json!({"image": "x", "rm": "true", "command": "a\nb"}));
         assert!(text(&serde_json::from_str(r#"{"a": 1}"#).unwrap()).is_err());
     }

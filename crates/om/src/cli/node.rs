@@ -24,7 +24,7 @@ pub async fn run(context: &Context, command: &Command) -> Outcome {
             let stored = context.client.node_config().await?;
             match context.format {
                 Format::Human => put(&config::coloured(&stored.text, context.colour)),
-                _ => context.value(&ini::json(&ini::read(&stored.text)).into()),
+                _ => context.value(&ini::json(&ini::read(&stored.text)?).into()),
             }
         }
         "edit" => edit::config(context, command).await,
@@ -35,7 +35,7 @@ pub async fn run(context: &Context, command: &Command) -> Outcome {
             put(&format!("  node {}\n", config::said(changed.changed, false)))
         }
         "get" => {
-            let sections = ini::read(&context.client.node_config().await?.text);
+            let sections = ini::read(&context.client.node_config().await?.text)?;
             for name in config::keywords(command) {
                 let value = ini::get(&sections, &name).ok_or_else(|| config::unset("node", &name))?;
                 config::show(context, &value.into())?;
