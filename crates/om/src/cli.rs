@@ -89,9 +89,11 @@ impl Failed {
     pub fn text(&self, colour: bool) -> String {
         let mut lines: Vec<text::Text> = self.diagnostics.iter().map(diagnostic).collect();
         if !self.message.is_empty() {
-            let mut line = text::Text::new("E ", text::Colour::Red);
-            line.push(&self.message, text::Colour::Plain);
-            lines.push(line);
+            for (number, message) in self.message.lines().enumerate() {
+                let mut line = text::Text::new(if number == 0 { "E " } else { "" }, text::Colour::Red);
+                line.push(message, text::Colour::Plain);
+                lines.push(line);
+            }
         }
         lines.extend(self.hint.iter().map(|hint| text::Text::plain(format!("  hint: {hint}"))));
         text::lines(&lines, colour)
