@@ -15,7 +15,6 @@ use crate::{
     api::{self, code, server::Refusal},
     daemon::{
         app::App,
-        certificates::Certificates,
         journal::{Level, now},
         objects::of_store,
         orchestrate::Refused,
@@ -315,13 +314,6 @@ impl App {
             verb: step.verb.as_str().into(),
             rid: step.rid.to_string(),
             label: label.unwrap_or_default(),
-        }
-    }
-
-    /// Tidies up after an object that is no more.
-    pub async fn gone(&self, path: &ObjectPath) {
-        if let Err(error) = Certificates::forget(&self.store, path).await {
-            tracing::warn!(%error, object.path = %path, "its certificate was not removed");
         }
     }
 }

@@ -323,9 +323,11 @@ async fn derive(app: Arc<App>) {
             changes = app.telling.changes() => changes,
             () = app.shutdown.requested() => return,
         };
+        for path in &changes.touched {
+            app.engine.touch(Some(path));
+        }
         for path in &changes.gone {
             app.hub.tell(Event::Gone { path: path.fqn() });
-            app.gone(path).await;
         }
         for path in &changes.objects {
             let Ok(config) = app.config_of(path).await else { continue };
@@ -418,19 +420,25 @@ impl App {
         }
     }
 
-    /// Makes the engine trust the authority for the registries that have a certificate of it.
+    /// Makes the engine trust the authority for the registries that have a certificate of it. Certificates of services
+    /// that are no more are removed.
     async fn trust(&self) {
         let Ok(configs) = self.store.configs().await else { return };
         let mut registries = BTreeSet::new();
-        for (path, _) in configs.iter().filter(|(path, _)| path.kind == Kind::Sec) {
-            let Some(name) = path.name.as_str().strip_suffix(".tls") else { continue };
-            let service = format!("{}/svc/{name}", path.namespace);
-            let Ok(service) = service.parse::<ObjectPath>() else { continue };
+        let services: BTreeSet<&ObjectPath> = configs.iter().map(|(path, _)| path).collect();
+        for (path, config) in configs.iter().filter(|(path, _)| path.kind == Kind::Sec) {
+            let Some(service) = Certificates::owner(&config.text) else { continue };
+            if !services.contains(&service) {
+                if let Err(error) = self.store.delete(path, Some(config.generation)).await {
+                    tracing::warn!(%error, object.path = %path, "the certificate of a service that is gone stays");
+                }
+                continue;
+            }
             let ports = self.engine.read(|view| {
                 let config = view.objects.get(&service).and_then(|object| object.config.clone())?;
                 Some(ports(&config))
             });
-            let host = format!("{name}.{}.svc.{}", path.namespace, self.world.cluster);
+            let host = format!("{}.{}.svc.{}", service.name, service.namespace, self.world.cluster);
             registries.extend(ports.unwrap_or_default().into_iter().map(|port| format!("{host}:{port}")));
         }
         let (etc, zone) = (self.places.docker_etc.clone(), self.world.cluster.clone());

@@ -8,6 +8,7 @@ use om_cluster::{
     store::{Expect, New},
 };
 use om_core::{
+    config::Document,
     driver::Secret,
     path::{Kind, NodeName, ObjectPath},
 };
@@ -22,6 +23,8 @@ use time::OffsetDateTime;
 const CERTIFICATE: &str = "certificate";
 /// Key of the private key there.
 const PRIVATE_KEY: &str = "private_key";
+/// Says in its configuration whose it is, before the path.
+const COMMENT: &str = "certificate of ";
 
 /// A certificate that was not issued.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +113,7 @@ impl Certificates {
                 let pair = self.held.issue(&names, now())?;
                 let new = New {
                     path: object.clone(),
-                    text: format!("[DEFAULT]\ncomment = certificate of {path}\n"),
+                    text: format!("[DEFAULT]\ncomment = {COMMENT}{}\n", path.fqn()),
                     want: None,
                 };
                 match store.create(&[new]).await {
@@ -127,15 +130,9 @@ impl Certificates {
         }
     }
 
-    /// Removes the certificate of a service that is no more.
-    ///
-    /// # Errors
-    /// The store did not answer.
-    pub async fn forget(store: &Store, path: &ObjectPath) -> Result<(), CertificateError> {
-        if path.kind == Kind::Svc {
-            store.delete(&object(path)?, None).await?;
-        }
-        Ok(())
+    /// Whose certificate the object with this configuration has; none: it has none of ours.
+    pub fn owner(text: &str) -> Option<ObjectPath> {
+        Document::parse(text).ok()?.get("DEFAULT", "comment")?.strip_prefix(COMMENT)?.parse().ok()
     }
 }
 
@@ -185,7 +182,7 @@ mod tests {
         assert_ne!(renamed, issued);
         let object: ObjectPath = "test/sec/registry.tls".parse().unwrap();
         assert_eq!(store.keys(&object).await.unwrap().len(), 2);
-        Certificates::forget(&store, &path).await.unwrap();
-        assert!(store.config(&object).await.unwrap().is_none());
+        let text = store.config(&object).await.unwrap().unwrap().text;
+        assert_eq!(Certificates::owner(&text), Some(path));
     }
 }

@@ -31,6 +31,8 @@ pub struct Changes {
     pub gone: BTreeSet<ObjectPath>,
     /// Nodes that are seen otherwise.
     pub nodes: BTreeSet<NodeName>,
+    /// Objects that have to be looked at, as another one's job worked on them.
+    pub touched: BTreeSet<ObjectPath>,
 }
 
 /// The engine's listener.
@@ -95,7 +97,9 @@ impl Teller for Telling {
     }
 
     fn touched(&self, path: &ObjectPath) {
-        self.changed(path);
+        self.note(|changes| {
+            changes.touched.insert(path.clone());
+        });
     }
 
     fn progress(&self, path: &ObjectPath, rid: Option<&Rid>, request: Option<&str>, text: &str) {

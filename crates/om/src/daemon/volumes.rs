@@ -71,7 +71,7 @@ pub fn text(instance: &InstanceConfig, claim: &VolumeClaim, pool: &Pool, cluster
         PoolType::Directory => format!("[fs#1]\ntype = flag\n\n[fs#2]\ntype = directory\npath = {at}\n"),
         PoolType::Shared => format!("[fs#1]\ntype = directory\npath = {at}\nshared = true\n"),
         PoolType::Loop => {
-            format!("[disk#1]\ntype = loop\nfile = {at}.img\nsize = {size}\nmount_point = {at}\n")
+            format!("[disk#1]\ntype = loop\nfile = {at}.img\nsize = {size}\nmnt = {at}\n")
         }
     };
     format!(
