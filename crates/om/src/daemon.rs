@@ -4,6 +4,7 @@ pub mod actions;
 pub mod answer;
 pub mod app;
 pub mod certificates;
+pub mod drivers;
 pub mod executor;
 pub mod facts;
 pub mod hub;
