@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use om_core::{
     driver::{Driver, DriverError, Scene, Work},
     instance::{Resource, ResourceKind},
-    status::{ResourceStatus, Severity, Status},
+    status::{Provisioned, ResourceStatus, Severity, Status},
 };
 
 use crate::daemon::{
@@ -36,7 +36,8 @@ impl Absent {
 impl Driver for Absent {
     fn status<'a>(&'a self, _: &'a Scene, resource: &'a Resource) -> Work<'a, ResourceStatus> {
         Box::pin(async move {
-            let status = ResourceStatus::new(Status::Down, shown::label(&resource.kind));
+            let mut status = ResourceStatus::new(Status::Down, shown::label(&resource.kind));
+            status.provisioned = Provisioned::No;
             Ok(status.with(Severity::Warn, "this build has no driver for it"))
         })
     }
