@@ -25,6 +25,7 @@ test_tools=(
     "htpasswd apache2-utils"
     "strace strace"
     "unshare util-linux"
+    "ip iproute2"
     "mount mount"
     "docker-registry docker-registry"
 )
@@ -35,6 +36,7 @@ build_files=(
 )
 test_files=(
     "/bin/busybox busybox-static"
+    "/usr/lib/cni/bridge containernetworking-plugins"
     "/etc/containers/policy.json golang-github-containers-common"
 )
 # Newer Debian: the docker command is a package apart from the engine.
