@@ -1,3 +1,5 @@
+//! Tables of texts, and what they come to: the page's template, inheritance, and each kind of mistake.
+
 use super::*;
 use crate::{
     config::resolve::tests::context,
