@@ -195,7 +195,13 @@ fn guesses_count_for_the_client_behind_a_proxy() {
     };
     let right = password("bob");
     let of = |hops: &str| format!("X-Forwarded-For: {hops}\r\n");
-    assert!((0..30).any(|_| ask("wrong password", &of("10.0.0.1")) == 429));
+    // The first delay is a second: on a busy machine it may be over before the next request.
+    let is_held_up = |forwarded_for: &str| {
+        (0..5).any(|_| {
+            assert!((0..30).any(|_| ask("wrong password", &of("10.0.0.1")) == 429));
+            ask(&right, forwarded_for) == 429
+        })
+    };
     // Whatever stands before what the proxy added, the client may have made up.
     for same in [
         of("10.0.0.1"),
@@ -210,7 +216,7 @@ fn guesses_count_for_the_client_behind_a_proxy() {
         of("::ffff:10.0.0.1"),
         of(&format!("{}10.0.0.1", "10.0.0.2, ".repeat(100))),
     ] {
-        assert_eq!(ask(&right, &same), 429, "{same}");
+        assert!(is_held_up(&same), "{same}");
     }
     for other in [of("10.0.0.2"), of("10.0.0.1, 10.0.0.3"), of("2001:db8::1"), String::new()] {
         assert_eq!(ask(&right, &other), 200, "{other}");
