@@ -541,7 +541,7 @@ pub(crate) struct Scrubbing {
 
 impl Default for Scrubbing {
     fn default() -> Self {
-        Self { enabled: true, period: Duration::from_secs(720 * 3600), rate: 20 << 20 }
+        Self { enabled: true, period: Duration::from_secs(720 * 3600), rate: 10 << 20 }
     }
 }
 
