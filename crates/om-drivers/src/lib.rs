@@ -1,5 +1,15 @@
-//! Makes resources so: containers, addresses, volumes, processes. The only crate that touches Docker, mounts or
+//! Makes resources so: containers, addresses, volumes, directories. The only crate that touches Docker, mounts or
 //! namespaces.
 
+pub mod address;
 pub mod cni;
+pub mod directory;
+pub mod docker;
 pub mod fake;
+pub mod flag;
+pub mod loopdisk;
+pub mod marks;
+pub mod netns;
+pub mod owner;
+pub mod sync;
+pub mod volume;

@@ -8,6 +8,7 @@ use std::{
     net::IpAddr,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -65,7 +66,12 @@ pub struct Parts {
     pub engine_host: String,
     /// Facts of the node for people.
     pub facts: BTreeMap<String, String>,
+    /// Tells the orchestrator what to look at again, as long as it is polled.
+    pub news: Option<News>,
 }
+
+/// Makes the future that follows what happens to resources, given whom to tell.
+pub type News = Box<dyn FnOnce(Engine) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 /// What the parts need to know before they can be made.
 pub struct Ground {
@@ -237,6 +243,15 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(orchestrator.run(stopping));
     tasks.spawn(derive(Arc::clone(&app)));
+    if let Some(news) = parts.news {
+        let (following, ending) = (news(app.engine.clone()), shutdown.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = following => {}
+                () = ending.requested() => {}
+            }
+        });
+    }
     tasks.spawn(listener.serve(Arc::new(Answers(Arc::clone(&app))), shutdown.clone()));
     journal.say(Level::Info, None, None, format!("daemon {} started", env!("CARGO_PKG_VERSION")));
     ready(&app);

@@ -68,6 +68,7 @@ impl Node {
                     labels: Arc::new(Fakes(fake.clone())),
                     engine_host: "unix:///nowhere".into(),
                     facts: BTreeMap::new(),
+                    news: None,
                 })
             };
             run(places, shutdown, make, |_| ready.send(()).expect("the test waits")).await
