@@ -59,7 +59,11 @@ impl AddressDriver {
     }
 
     async fn seen(&self, scene: &Scene, resource: &Resource, ip: &CniIp) -> Result<Option<Given>, DriverError> {
-        let Some(sandbox) = self.sandboxes.sandbox(scene, owner(ip, resource)?).await? else { return Ok(None) };
+        let Some(sandbox) = self.sandboxes.sandbox(scene, owner(ip, resource)?).await? else {
+            // Its container died, or was stopped by somebody else: the address is free for others.
+            self.cni.bury(&Self::attachment(scene, resource, ip, PathBuf::new())).await?;
+            return Ok(None);
+        };
         self.cni.check(&Self::attachment(scene, resource, ip, sandbox.netns)).await
     }
 
@@ -145,6 +149,7 @@ impl Driver for AddressDriver {
                 Ok(None) => Ok(status(Status::Down, label(""))),
                 Ok(Some(given)) => {
                     let mut status = status(Status::Up, label(&format!("{}/{} ", given.address, given.prefix)));
+                    status.provisioned = Provisioned::Yes;
                     status.info.insert("ipaddr".into(), given.address.to_string());
                     Ok(status)
                 }

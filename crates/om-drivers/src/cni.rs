@@ -1,6 +1,8 @@
 //! Owns running CNI plugins: an address for a network namespace, kept in mind on disk until it is given back (CNI
 //! specification 0.4.0, "Container Network Interface"). Does not own which networks there are.
 
+mod masquerade;
+
 use std::{
     collections::BTreeSet,
     ffi::OsStr,
@@ -172,6 +174,20 @@ impl Cni {
         }
     }
 
+    /// Gives an address back whose network namespace is gone. Nothing happens if it is there, or if there was none.
+    ///
+    /// # Errors
+    /// If a plugin fails; then it is still kept in mind.
+    pub async fn bury(&self, attachment: &Attachment) -> Result<(), DriverError> {
+        let _one = self.lock.lock().await;
+        match self.read(attachment).await? {
+            Some(record) if !fs::try_exists(&record.attachment.netns).await.unwrap_or(true) => {
+                self.give_back(&record).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Gives back what containers have that are no more. Returns how many.
     ///
     /// # Errors
@@ -240,8 +256,16 @@ impl Cni {
     }
 
     async fn give_back(&self, record: &Record) -> Result<(), DriverError> {
+        let Attachment { network, container, .. } = &record.attachment;
+        let masquerades = record.plugins.iter().any(|plugin| plugin.get("ipMasq") == Some(&Value::Bool(true)));
+        if masquerades {
+            masquerade::empty(network, container).await?;
+        }
         for plugin in record.plugins.iter().rev() {
             self.run("DEL", plugin, record, record.result.as_ref()).await?;
+        }
+        if masquerades {
+            masquerade::remove(network, container).await?;
         }
         let path = self.place(&record.attachment);
         match fs::remove_file(&path).await {

@@ -34,6 +34,10 @@ fn run(program: &str, words: &[&str]) -> String {
 
 fn attachment(container: &str) -> Attachment {
     run("ip", &["netns", "add", container]);
+    named(container)
+}
+
+fn named(container: &str) -> Attachment {
     Attachment {
         container: container.into(),
         netns: format!("/run/netns/{container}"),
@@ -98,6 +102,33 @@ async fn what_the_dead_had_is_given_back() {
     assert_eq!(cni.reap(&living).await.unwrap(), 2);
     assert_eq!(cni.reap(&living).await.unwrap(), 0);
     assert_eq!(files(dir.path()), 1);
+    // Rules that lead to nobody would keep their chains for ever.
+    let rules = run("iptables", &["-t", "nat", "-S"]);
+    assert_eq!(rules.lines().filter(|line| line.starts_with("-N CNI-")).count(), 1, "{rules}");
+
+    // Somebody took the interface away.
+    run("ip", &["-n", "one", "link", "del", "eth12"]);
+    cni.del(&Attachment { netns: "/run/netns/one".into(), ..named("one") }).await.unwrap();
+    let rules = run("iptables", &["-t", "nat", "-S"]);
+    assert!(!rules.contains("CNI-"), "{rules}");
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn an_address_is_buried_only_with_its_namespace() {
+    if !is_inside("an_address_is_buried_only_with_its_namespace") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let cni = Cni::new(None, dir.path().to_owned());
+    let (network, part) = network();
+    cni.add(&attachment("one"), &network, part, &[]).await.unwrap();
+    cni.bury(&named("one")).await.unwrap();
+    assert_eq!(files(dir.path()), 1);
+    run("ip", &["netns", "del", "one"]);
+    cni.bury(&named("one")).await.unwrap();
+    cni.bury(&named("one")).await.unwrap();
+    assert_eq!(files(dir.path()), 0);
 }
 
 #[tokio::test]

@@ -76,12 +76,13 @@ pub fn tool(program: &str) -> Command {
 }
 
 /// As [`tool`], but the program finds the folder `etc_docker` where the machine has `/etc/docker`.
-/// Needs root. Of the machine's folder nothing is seen or changed, but that there is one.
+/// Needs root. Of the machine's folder nothing is seen or changed, but that there is one. What is mounted outside later is
+/// seen by the program, not the other way round.
 pub fn tool_seeing(etc_docker: &Path, program: &str) -> Command {
     let mut command = tool("unshare");
     // The mount vanishes with the process and its children, however they end.
     let script = r#"mkdir -p /etc/docker && mount --bind "$0" /etc/docker && exec "$@""#;
-    command.args(["--mount", "sh", "-c", script]).arg(etc_docker).arg(program);
+    command.args(["--mount", "--propagation", "slave", "sh", "-c", script]).arg(etc_docker).arg(program);
     command
 }
 

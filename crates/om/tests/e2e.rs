@@ -1,0 +1,349 @@
+//! A whole node: the real binary, a real Docker engine, real CNI plugins, in network and mount namespaces of the test's
+//! own. The engine's images are made by hand.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use testkit::{engine::Engine, image};
+
+/// Says that the test runs in namespaces of its own.
+const INSIDE: &str = "OM_TEST_INSIDE";
+/// The page's template; only the size is smaller.
+const TEMPLATE: &str = "\
+[DEFAULT]
+orchestrate = ha
+nodes = {clusternodes}
+
+[ip#1]
+type = cni
+netns = container#0
+
+[container#0]
+type = docker
+image = google/pause
+
+[container#1]
+type = docker
+image = registry
+volume_mounts = {svcname}-data/registry:/var/lib/registry
+netns = container#0
+
+[volume#1]
+name = {svcname}-data
+size = {env.size}
+access = rwo
+
+[env]
+size = 100m
+
+";
+
+/// Runs the test once more in new network and mount namespaces. True there.
+fn is_inside(test: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        // What is mounted here is seen by the engine, which has a namespace of its own, as on a machine.
+        must("mount", &["--make-rshared", "/"]);
+        must("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
+        must("ip", &["link", "set", "lo", "up"]);
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        return true;
+    }
+    let status = Command::new("unshare")
+        .args(["--net", "--mount"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(INSIDE, "yes")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed in its namespaces");
+    false
+}
+
+fn must(program: &str, words: &[&str]) -> String {
+    let output = Command::new(program).args(words).output().unwrap();
+    assert!(output.status.success(), "{program} {words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A node: its directory, its engine, its daemon.
+struct Node {
+    daemon: Child,
+    engine: Engine,
+    dir: tempfile::TempDir,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.daemon.kill();
+        let _ = self.daemon.wait();
+        // What is mounted below the directory would keep it from being removed.
+        let _ = Command::new("umount").arg(self.root().join("run/containers")).stderr(Stdio::null()).status();
+    }
+}
+
+impl Node {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let bin = dir.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        for name in ["om", "svcmgr"] {
+            symlink(env!("CARGO_BIN_EXE_om"), bin.join(name)).unwrap();
+        }
+        let engine = Engine::start();
+        assert!(engine.runs_containers(), "no container runs here");
+        let node = Self { daemon: spawn(dir.path(), engine.host()), engine, dir };
+        node.wait_for_daemon();
+        node
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    fn wait_for_daemon(&self) {
+        until("the daemon answers", || self.om(&["daemon", "status"]).0);
+    }
+
+    /// The daemon dies without a word, and is started again.
+    fn kill_daemon(&mut self) {
+        self.daemon.kill().unwrap();
+        self.daemon.wait().unwrap();
+        self.daemon = spawn(self.dir.path(), self.engine.host());
+        self.wait_for_daemon();
+    }
+
+    /// An image with busybox that runs a script; it ends when it is told to.
+    fn image(&self, name: &str, script: &str, label: Option<&str>) {
+        let busybox = fs::read("/bin/busybox").unwrap();
+        let archive = self.dir.path().join("image.tar");
+        fs::write(&archive, image::tar(&[("bin/busybox", 0o755, &busybox)])).unwrap();
+        let script = format!("trap 'exit 0' TERM; {script} & wait");
+        let command = format!("CMD {}", serde_json::json!(["/bin/busybox", "sh", "-c", script]));
+        let archive = archive.display().to_string();
+        let mut words = vec!["import", "--change", &command];
+        let label = label.map(|label| format!("LABEL {label}"));
+        if let Some(label) = &label {
+            words.extend(["--change", label]);
+        }
+        words.extend([archive.as_str(), name]);
+        self.engine.client().run(&words);
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.dir.path().join("bin").join(name));
+        command.env("OM_ROOT", self.root()).env("DOCKER_HOST", self.engine.host()).stdin(Stdio::null());
+        command
+    }
+
+    /// Whether it succeeded, and both outputs.
+    fn run(&self, name: &str, words: &[&str]) -> (bool, String) {
+        let output = self.command(name).args(words).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn om(&self, words: &[&str]) -> (bool, String) {
+        self.run("om", words)
+    }
+
+    #[track_caller]
+    fn om_ok(&self, words: &[&str]) -> String {
+        let (done, text) = self.om(words);
+        assert!(done, "om {words:?}: {text}");
+        text
+    }
+
+    /// The registry's status as it is printed, without the name of the node.
+    fn status(&self) -> String {
+        self.om_ok(&["test/registry", "print", "status"])
+    }
+
+    fn docker(&self, words: &[&str]) -> String {
+        self.engine.client().run(words).stdout
+    }
+
+    /// Names of all containers, sorted.
+    fn containers(&self) -> Vec<String> {
+        let names = self.docker(&["ps", "--all", "--format", "{{.Names}} {{.ID}}"]);
+        let mut names: Vec<String> = names.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// Addresses that are given to somebody.
+    fn leases(&self) -> usize {
+        let dir = self.root().join("var/net/networks/default");
+        let Ok(entries) = fs::read_dir(dir) else { return 0 };
+        entries.filter_map(Result::ok).filter(|entry| entry.file_name().to_string_lossy().starts_with("10.")).count()
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+}
+
+fn spawn(dir: &Path, engine: &str) -> Child {
+    let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    let mut command = Command::new(dir.join("bin/om"));
+    command.args(["daemon", "run"]).env("OM_ROOT", dir.join("root")).env("DOCKER_HOST", engine);
+    command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+}
+
+#[track_caller]
+fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !is_so() {
+        assert!(Instant::now() < end, "it never came to be that {what}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+/// The first line of the answer to a request at an address.
+fn first_line(address: &str) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(2)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    stream.write_all(b"GET /busybox HTTP/1.0\r\n\r\n").ok()?;
+    let mut head = [0; 64];
+    let count = stream.read(&mut head).ok()?;
+    String::from_utf8_lossy(&head[..count]).lines().next().map(str::to_owned)
+}
+
+#[test]
+fn docker_runs_the_template_of_the_page() {
+    if !is_inside("docker_runs_the_template_of_the_page") {
+        return;
+    }
+    let mut node = Node::start();
+    node.image("google/pause", "/bin/busybox sleep 1000000", None);
+    node.image("registry", "/bin/busybox httpd -f -p 5000 -h /bin", Some("io.roadstead.tls=true"));
+    let template = node.dir.path().join("registry.template");
+    fs::write(&template, TEMPLATE).unwrap();
+    let template = template.display().to_string();
+
+    let (done, text) = node.run("svcmgr", &["create", "-s", "test/registry", "--config", &template, "--provision"]);
+    assert!(done, "{text}\n{}", node.log());
+    let status = node.status();
+    let name = must("uname", &["-n"]);
+    let shown: Vec<String> = status.lines().map(|line| line.trim_end().replace(name.trim(), "NODE")).collect();
+    let column = |text: &str| shown[0].len() - text.len();
+    assert_eq!(column("up"), 33, "{status}");
+    assert!(shown[2].starts_with("   `- NODE") && shown[2].ends_with("idle, started"), "{status}");
+    assert_eq!(
+        shown[3..],
+        [
+            "      |- ip#1           ........ up         cni default 10.22.0.2/16 eth12",
+            "      |- volume#1       ........ up         registry-data",
+            "      |- container#0    ........ up         docker container test..registry.container.0@google/pause",
+            "      `- container#1    ........ up         docker container test..registry.container.1@registry",
+        ],
+        "{status}"
+    );
+    assert_eq!(first_line("10.22.0.2:5000").as_deref(), Some("HTTP/1.1 200 OK"));
+    let files = node.docker(&["exec", "test..registry.container.1", "/bin/busybox", "ls", "/run/tls"]);
+    assert_eq!(files.split_whitespace().collect::<Vec<_>>(), ["ca.crt", "tls.crt", "tls.key"]);
+    let inspected = node.docker(&["inspect", "test..registry.container.1"]);
+    assert!(!inspected.contains("PRIVATE KEY") && inspected.contains("/var/lib/registry"), "{inspected}");
+
+    // The daemon dies: what runs goes on, and is its own again.
+    let before = node.containers();
+    node.kill_daemon();
+    until("all is up again", || node.status().lines().next().is_some_and(|line| line.ends_with("up")));
+    assert_eq!(node.containers(), before);
+
+    // A container dies: it is noticed, and its address is free for others.
+    node.docker(&["kill", "test..registry.container.0"]);
+    until("the death is noticed", || node.status().contains("it ended with exit code 137"));
+    until("the address is given back", || node.leases() == 0);
+    node.om_ok(&["test/registry", "stop"]);
+    node.om_ok(&["test/registry", "start"]);
+    assert!(node.status().contains("up         cni default 10.22.0.3/16 eth12"), "{}", node.status());
+    assert_eq!(first_line("10.22.0.3:5000").as_deref(), Some("HTTP/1.1 200 OK"));
+
+    // It goes, and leaves nothing behind but its volume.
+    node.om_ok(&["test/registry", "purge"]);
+    assert_eq!(node.containers(), Vec::<String>::new());
+    assert_eq!(node.leases(), 0);
+    let rules = must("iptables", &["-t", "nat", "-S"]);
+    assert!(!rules.contains("CNI-"), "{rules}");
+    let pool = node.root().join("var/pool/directory");
+    assert!(pool.join("registry-data.test.vol.default/registry").is_dir());
+    node.om_ok(&["test/vol/registry-data", "purge"]);
+    assert_eq!(fs::read_dir(&pool).unwrap().count(), 0);
+}
+
+#[test]
+fn docker_lacks_what_a_service_needs() {
+    if !is_inside("docker_lacks_what_a_service_needs") {
+        return;
+    }
+    let node = Node::start();
+    node.image("google/pause", "/bin/busybox sleep 1000000", None);
+    let create = |text: &str, expected: &str| {
+        let file = node.dir.path().join("service");
+        fs::write(&file, text).unwrap();
+        let (done, said) = node.om(&["test/broken", "create", "--config", &file.display().to_string(), "--provision"]);
+        assert!(!done && said.contains(expected), "{text}\n{said}");
+        // What was begun is taken back.
+        let running = node.docker(&["ps", "--format", "{{.Names}}"]);
+        assert_eq!((running.as_str(), node.leases()), ("", 0), "{text}");
+        node.om_ok(&["test/broken", "purge"]);
+        assert_eq!(node.containers(), Vec::<String>::new(), "{text}");
+    };
+    let pause = "[container#0]\ntype = docker\nimage = google/pause\n\n";
+    // Nothing listens there: as far as the engine can tell, no such registry.
+    create("[container#0]\ntype = docker\nimage = 127.0.0.1:1/none\n", "127.0.0.1:1/none");
+    create(
+        &format!(
+            "{pause}[container#1]\ntype = docker\nimage = google/pause\ncommand = /bin/nothing\nnetns = container#0\n"
+        ),
+        "/bin/nothing",
+    );
+    create(
+        &format!("{pause}[ip#1]\ntype = cni\nnetns = container#0\nnetwork = nowhere\n"),
+        "network nowhere is not configured",
+    );
+    create(
+        "[container#0]\ntype = docker\nimage = 127.0.0.1:1/none\nregistry_creds = absent\n",
+        "test/sec/absent does not exist",
+    );
+}
+
+#[test]
+fn docker_writes_to_a_volume_that_cannot_outgrow_its_size() {
+    if !is_inside("docker_writes_to_a_volume_that_cannot_outgrow_its_size") {
+        return;
+    }
+    let node = Node::start();
+    node.image("google/pause", "/bin/busybox sleep 1000000", None);
+    let file = node.dir.path().join("service");
+    let disk = node.dir.path().join("disk");
+    fs::write(
+        &file,
+        format!(
+            "[disk#1]\ntype = loop\nfile = {0}.img\nsize = 16m\nmnt = {0}\n\n\
+             [container#0]\ntype = docker\nimage = google/pause\nvolume_mounts = {0}:/data\n",
+            disk.display()
+        ),
+    )
+    .unwrap();
+    node.om_ok(&["test/small", "create", "--config", &file.display().to_string(), "--provision"]);
+    let words =
+        ["exec", "test..small.container.0", "/bin/busybox", "dd", "if=/dev/zero", "of=/data/a", "bs=1M", "count=32"];
+    node.engine.client().try_run(&words).refused(&["no space left"]);
+    node.om_ok(&["test/small", "stop"]);
+    assert!(!fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&disk.display().to_string()));
+    node.om_ok(&["test/small", "start"]);
+    assert!(fs::metadata(disk.join("a")).unwrap().len() > 8 << 20, "what was written is there again");
+    node.om_ok(&["test/small", "purge"]);
+    assert!(!disk.with_extension("img").exists());
+    let used = must("losetup", &["--list", "--noheadings", "--output", "BACK-FILE"]);
+    assert!(!used.contains(&disk.display().to_string()), "{used}");
+}
