@@ -27,6 +27,7 @@ test_tools=(
     "unshare util-linux"
     "ip iproute2"
     "mount mount"
+    "mkfs.ext4 e2fsprogs"
     "docker-registry docker-registry"
 )
 # Packages known by a file instead of a command.

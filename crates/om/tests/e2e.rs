@@ -12,7 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use testkit::{engine::Engine, image};
+use testkit::{
+    engine::Engine,
+    image,
+    server::{Server, Setup},
+};
 
 /// Says that the test runs in namespaces of its own.
 const INSIDE: &str = "OM_TEST_INSIDE";
@@ -99,6 +103,8 @@ impl Node {
         }
         let engine = Engine::start();
         assert!(engine.runs_containers(), "no container runs here");
+        let login = dir.path().join("login");
+        fs::create_dir(&login).unwrap();
         let node = Self { daemon: spawn(dir.path(), engine.host()), engine, dir };
         node.wait_for_daemon();
         node
@@ -194,6 +200,7 @@ fn spawn(dir: &Path, engine: &str) -> Child {
     let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
     let mut command = Command::new(dir.join("bin/om"));
     command.args(["daemon", "run"]).env("OM_ROOT", dir.join("root")).env("DOCKER_HOST", engine);
+    command.env("DOCKER_CONFIG", dir.join("login"));
     command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
@@ -346,4 +353,104 @@ fn docker_writes_to_a_volume_that_cannot_outgrow_its_size() {
     assert!(!disk.with_extension("img").exists());
     let used = must("losetup", &["--list", "--noheadings", "--output", "BACK-FILE"]);
     assert!(!used.contains(&disk.display().to_string()), "{used}");
+}
+
+/// A password that must be found nowhere.
+const PASSWORD: &str = "correct-horse-battery";
+
+/// Our own registry, where only `anna` may come in.
+fn private_registry(dir: &Path) -> Server {
+    let users = dir.join("htpasswd");
+    must("htpasswd", &["-Bbc", &users.display().to_string(), "anna", PASSWORD]);
+    // Cargo puts the programs of one build side by side.
+    let program = Path::new(env!("CARGO_BIN_EXE_om")).with_file_name("registry");
+    assert!(program.exists(), "{} is not built: cargo build --package registry", program.display());
+    let config = format!(
+        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {{data}}\nhttp:\n  addr: {{addr}}\nauth:\n  htpasswd:\n    \
+         realm: r\n    path: {}\n",
+        users.display()
+    );
+    Setup::new(&program.display().to_string(), &config).start()
+}
+
+/// What `docker login` writes.
+fn login(registry: &str, password: &str) -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let auth = STANDARD.encode(format!("anna:{password}"));
+    serde_json::json!({ "auths": { registry: { "auth": auth } } }).to_string()
+}
+
+#[test]
+fn docker_pulls_with_the_credentials_of_a_namespace_and_no_others() {
+    if !is_inside("docker_pulls_with_the_credentials_of_a_namespace_and_no_others") {
+        return;
+    }
+    let node = Node::start();
+    let registry = private_registry(node.dir.path());
+    let host = registry.host_port();
+    let image = format!("{host}/team/app:1");
+    node.image(&image, "/bin/busybox sleep 1000000", None);
+    let docker = node.engine.client();
+    docker.run(&["login", host, "--username", "anna", "--password", PASSWORD]);
+    docker.push(&image);
+    docker.forget_images();
+
+    let file = node.dir.path().join("service");
+    let create = |path: &str, more: &str| {
+        fs::write(&file, format!("[container#0]\ntype = docker\nimage = {image}\n{more}\n")).unwrap();
+        let (done, text) = node.om(&[path, "create", "--config", &file.display().to_string(), "--provision"]);
+        if !done {
+            node.om_ok(&[path, "purge"]);
+        }
+        (done, text)
+    };
+    let refused = |path: &str, more: &str, expected: &str| {
+        let (done, text) = create(path, more);
+        assert!(!done && text.contains(expected) && !text.contains(PASSWORD), "{path}: {text}");
+    };
+    let secret = |path: &str, value: &str| {
+        let from = node.dir.path().join("secret");
+        fs::write(&from, value).unwrap();
+        node.om(&[path, "create"]);
+        let verb = if node.om(&[path, "keys"]).1.contains("config.json") { "change" } else { "add" };
+        node.om_ok(&[path, verb, "--key", "config.json", "--from", &from.display().to_string()]);
+        fs::remove_file(from).unwrap();
+    };
+    let creds = "registry_creds = creds";
+
+    refused("one/app", "", &format!("no credentials for {host} were given"));
+    refused("one/app", creds, "one/sec/creds does not exist");
+    node.om_ok(&["one/sec/creds", "create"]);
+    refused("one/app", creds, "or has no key config.json");
+    for (value, expected) in [
+        ("{", "key config.json of one/sec/creds"),
+        (&*login("other.example", PASSWORD), "has no credentials for"),
+        (&*login(host, "wrong"), "in key config.json of one/sec/creds were refused"),
+    ] {
+        secret("one/sec/creds", value);
+        refused("one/app", creds, expected);
+    }
+    secret("one/sec/creds", &login(host, PASSWORD));
+    let (done, text) = create("one/app", creds);
+    assert!(done, "{text}\n{}", node.log());
+
+    // The engine has the image now; another namespace may not use it for that.
+    refused("two/app", "", "no credentials");
+    refused("two/app", creds, "two/sec/creds does not exist");
+    secret("two/sec/creds", &login(host, "wrong"));
+    refused("two/app", creds, "of two/sec/creds were refused");
+
+    // Root's own login serves every service of the node.
+    fs::write(node.dir.path().join("login/config.json"), login(host, PASSWORD)).unwrap();
+    let (done, text) = create("two/app", "");
+    assert!(done, "{text}\n{}", node.log());
+
+    let inspected = node.docker(&["inspect", "one..app.container.0"]);
+    let encoded = login(host, PASSWORD);
+    let encoded = encoded.split('"').find(|word| word.len() > 20 && !word.contains(':')).unwrap().to_owned();
+    for secret in [PASSWORD, &encoded] {
+        assert!(!inspected.contains(secret) && !node.log().contains(secret), "{secret}");
+        let found = Command::new("grep").args(["-rlaF", secret]).arg(node.root()).output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&found.stdout), "", "{secret}");
+    }
 }
