@@ -113,6 +113,7 @@ cat >"$work/config.json" <<JSON
     "ExposedPorts": {"5000/tcp": {}},
     "Volumes": {"/var/lib/registry": {}},
     "Labels": {
+      "io.roadstead.tls": "true",
       "org.opencontainers.image.title": "roadstead",
       "org.opencontainers.image.description": "A private container registry",
       "org.opencontainers.image.version": "$version",

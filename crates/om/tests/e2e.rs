@@ -105,6 +105,9 @@ impl Node {
         assert!(engine.runs_containers(), "no container runs here");
         let login = dir.path().join("login");
         fs::create_dir(&login).unwrap();
+        // The engine's trust is where the engine looks for it.
+        fs::create_dir_all(dir.path().join("root/etc")).unwrap();
+        symlink(engine.etc_docker(), dir.path().join("root/etc/docker")).unwrap();
         let node = Self { daemon: spawn(dir.path(), engine.host()), engine, dir };
         node.wait_for_daemon();
         node
@@ -362,15 +365,67 @@ const PASSWORD: &str = "correct-horse-battery";
 fn private_registry(dir: &Path) -> Server {
     let users = dir.join("htpasswd");
     must("htpasswd", &["-Bbc", &users.display().to_string(), "anna", PASSWORD]);
-    // Cargo puts the programs of one build side by side.
-    let program = Path::new(env!("CARGO_BIN_EXE_om")).with_file_name("registry");
-    assert!(program.exists(), "{} is not built: cargo build --package registry", program.display());
+    let program = registry_program();
     let config = format!(
         "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {{data}}\nhttp:\n  addr: {{addr}}\nauth:\n  htpasswd:\n    \
          realm: r\n    path: {}\n",
         users.display()
     );
     Setup::new(&program.display().to_string(), &config).start()
+}
+
+/// Cargo puts the programs of one build side by side.
+fn registry_program() -> PathBuf {
+    let program = Path::new(env!("CARGO_BIN_EXE_om")).with_file_name("registry");
+    assert!(program.exists(), "{} is not built: cargo build --package registry", program.display());
+    program
+}
+
+#[test]
+fn docker_pushes_to_the_registry_of_the_page() {
+    if !is_inside("docker_pushes_to_the_registry_of_the_page") {
+        return;
+    }
+    // The cluster has no DNS yet: the name is in the machine's own file.
+    let hosts = tempfile::NamedTempFile::new().unwrap();
+    let name_is_at = |address: &str| {
+        fs::write(hosts.path(), format!("127.0.0.1 localhost\n{address} registry.test.svc.default\n")).unwrap();
+    };
+    name_is_at("10.22.0.2");
+    must("mount", &["--bind", &hosts.path().display().to_string(), "/etc/hosts"]);
+    let node = Node::start();
+    node.image("google/pause", "/bin/busybox sleep 1000000", None);
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut script = Command::new(workspace.join("scripts/image.sh"));
+    script.arg("--binary").arg(registry_program()).args(["--tag", "registry:latest", "--output"]);
+    script.arg(node.dir.path().join("registry.tar")).env("DOCKER_HOST", node.engine.host()).current_dir(&workspace);
+    let made = script.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let template = node.dir.path().join("registry.template");
+    fs::write(&template, TEMPLATE).unwrap();
+    let template = template.display().to_string();
+    let (done, text) = node.run("svcmgr", &["create", "-s", "test/registry", "--config", &template, "--provision"]);
+    assert!(done, "{text}\n{}", node.log());
+
+    let image = "registry.test.svc.default:5000/google/pause:latest";
+    let docker = node.engine.client();
+    docker.run(&["tag", "google/pause:latest", image]);
+    let digest = docker.push(image);
+    docker.run(&["rmi", image]);
+    assert_eq!(docker.pull(image), digest);
+
+    // What was pushed is in the volume, and outlives the service.
+    node.om_ok(&["test/registry", "stop"]);
+    docker.try_run(&["pull", image]).refused(&["no route to host", "connection refused", "timeout"]);
+    node.om_ok(&["test/registry", "start"]);
+    let status = node.status();
+    let address = status.split("cni default ").nth(1).and_then(|rest| rest.split('/').next());
+    name_is_at(address.expect("an address"));
+    docker.run(&["rmi", image]);
+    // The engine reads the file again after some seconds.
+    until("the engine pulls again", || docker.try_run(&["pull", image]).success);
+    assert_eq!(docker.pull(image), digest);
+    node.om_ok(&["test/registry", "purge"]);
 }
 
 /// What `docker login` writes.

@@ -21,13 +21,34 @@ use tokio::{
 
 use crate::config::{
     Config,
-    settings::{Authority, ClientAuth, Tls},
+    settings::{Authority, CipherSuite, ClientAuth, Tls},
 };
 
 /// How often files are looked at for changes.
 const POLL: Duration = Duration::from_secs(3);
 /// How often a certificate of our own is looked at for renewal, and ends are warned about.
 const RENEW: Duration = Duration::from_secs(24 * 3600);
+
+/// Where a container finds a certificate that was issued for it, as `om` gives it to images with the label
+/// `io.roadstead.tls`.
+pub(crate) const GIVEN: &str = "/run/tls";
+
+/// TLS with the certificate in a directory, for a server whose configuration says nothing of TLS. `None` without both
+/// files.
+pub(crate) fn given(dir: &Path) -> Option<Tls> {
+    let (certificate, key) = (dir.join("tls.crt"), dir.join("tls.key"));
+    if !certificate.exists() || !key.exists() {
+        return None;
+    }
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    Some(Tls {
+        certificate: text(&certificate),
+        key: text(&key),
+        clients: None,
+        tls13_only: false,
+        cipher_suites: CipherSuite::ALL.to_vec(),
+    })
+}
 
 /// TLS of the API's port.
 pub(crate) struct Encryption {
@@ -154,6 +175,17 @@ mod tests {
     use time::Duration;
 
     use super::*;
+
+    #[test]
+    fn a_certificate_that_was_given_is_used_with_its_key() {
+        let dir = tempfile::tempdir().expect("create a temp dir");
+        assert_eq!(given(dir.path()), None);
+        std::fs::write(dir.path().join("tls.crt"), "").expect("write a file");
+        assert_eq!(given(dir.path()), None);
+        std::fs::write(dir.path().join("tls.key"), "").expect("write a file");
+        let tls = given(dir.path()).expect("TLS");
+        assert!(tls.key.ends_with("/tls.key") && !tls.cipher_suites.is_empty());
+    }
 
     #[test]
     fn a_certificate_of_our_own_is_renewed_and_used() {

@@ -59,7 +59,7 @@ use crate::{
         self, Config,
         settings::{Auth, Driver, Formatter, IndexPlatforms, Level, Listen, Log, Realm, RoadsteadAuth},
     },
-    configured_with_warnings, deliver,
+    configured_with_warnings, deliver, encryption,
     encryption::Encryption,
     health, jobs,
     keeping::Keeping,
@@ -157,8 +157,14 @@ fn level(level: Level) -> tracing::Level {
     }
 }
 
-async fn run(config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result<ExitCode> {
+async fn run(mut config: Config, path: ConfigPath, log: LogHandle) -> anyhow::Result<ExitCode> {
     // Everything that can be wrong is looked at before the port is taken.
+    if config.http.tls.is_none()
+        && let Some(given) = encryption::given(Path::new(encryption::GIVEN))
+    {
+        tracing::info!("TLS with the certificate that was given in {}", encryption::GIVEN);
+        config.http.tls = Some(given);
+    }
     let tls = Encryption::open(&config)?;
     let headers = headers(&config)?;
     let stores = open(&config).await?;

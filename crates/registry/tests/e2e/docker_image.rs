@@ -220,6 +220,7 @@ fn the_image_says_what_the_replaced_one_says() {
     check("{{json .Config.User}}", r#""""#);
     check("{{index .Config.Env 1}}", "OTEL_TRACES_EXPORTER=none");
     check("{{index .Config.Labels \"org.opencontainers.image.version\"}}", env!("CARGO_PKG_VERSION"));
+    check("{{index .Config.Labels \"io.roadstead.tls\"}}", "true");
     check("{{.Os}}/{{.Architecture}}", &format!("linux/{}", host_architecture()));
 
     let authorities = stage.docker.file_of(NAME, "/etc/ssl/certs/ca-certificates.crt");
