@@ -16,3 +16,4 @@ pub mod selector;
 pub mod status;
 pub mod truth;
 pub mod view;
+pub mod zone;
