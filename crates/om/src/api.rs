@@ -693,8 +693,20 @@ pub struct Address {
 pub struct Dns {
     /// The zone, with its last dot.
     pub zone: String,
-    /// Where it is answered: `10.22.0.1:53`.
+    /// Where it is answered: `169.254.53.53:53`.
     pub listen: Vec<String>,
+    /// Why it is not answered where it should be, a line each.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// The servers that are asked for all other names.
+    #[serde(default)]
+    pub upstream: Vec<String>,
+    /// How the node resolves names: `systemd-resolved`, `resolv.conf`, `NetworkManager`.
+    #[serde(default)]
+    pub resolver: String,
+    /// Whether the node itself asks the cluster's DNS.
+    #[serde(default)]
+    pub wired: bool,
     /// In the order of a zone file.
     pub records: Vec<DnsRecord>,
 }

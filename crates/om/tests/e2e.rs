@@ -386,14 +386,18 @@ fn docker_pushes_to_the_registry_of_the_page() {
     if !is_inside("docker_pushes_to_the_registry_of_the_page") {
         return;
     }
-    // The cluster has no DNS yet: the name is in the machine's own file.
-    let hosts = tempfile::NamedTempFile::new().unwrap();
-    let name_is_at = |address: &str| {
-        fs::write(hosts.path(), format!("127.0.0.1 localhost\n{address} registry.test.svc.default\n")).unwrap();
-    };
-    name_is_at("10.22.0.2");
-    must("mount", &["--bind", &hosts.path().display().to_string(), "/etc/hosts"]);
+    // The machine's resolver is the test's own.
+    let resolv_conf = tempfile::NamedTempFile::new().unwrap();
+    must("mount", &["--bind", &resolv_conf.path().display().to_string(), "/etc/resolv.conf"]);
     let node = Node::start();
+    let (_, said) = node.om(&["dns", "status"]);
+    assert!(said.contains("169.254.53.53:53") && said.contains("does not ask it"), "{said}\n{}", node.log());
+    let planned = node.om_ok(&["dns", "setup", "--dry-run"]);
+    assert!(planned.contains("nameserver 169.254.53.53"), "{planned}");
+    assert_eq!(fs::read_to_string(resolv_conf.path()).unwrap(), "");
+    node.om_ok(&["dns", "setup", "--yes"]);
+    let said = node.om_ok(&["dns", "status"]);
+    assert!(said.contains("this node asks the cluster's DNS"), "{said}");
     node.image("google/pause", "/bin/busybox sleep 1000000", None);
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut script = Command::new(workspace.join("scripts/image.sh"));
@@ -413,19 +417,22 @@ fn docker_pushes_to_the_registry_of_the_page() {
     let digest = docker.push(image);
     docker.run(&["rmi", image]);
     assert_eq!(docker.pull(image), digest);
+    // Containers ask the same DNS.
+    let words = ["exec", "test..registry.container.0", "/bin/busybox", "nslookup", "registry.test.svc.default"];
+    let said = docker.run(&words).stdout;
+    assert!(said.contains("169.254.53.53") && said.contains("10.22.0.2"), "{said}");
+    let zone = node.om_ok(&["daemon", "dns", "dump"]);
+    assert!(zone.contains("2.0.22.10.in-addr.arpa.") && zone.contains("registry.test.svc.default."), "{zone}");
 
     // What was pushed is in the volume, and outlives the service.
     node.om_ok(&["test/registry", "stop"]);
-    docker.try_run(&["pull", image]).refused(&["no route to host", "connection refused", "timeout"]);
+    docker.try_run(&["pull", image]).refused(&["no such host"]);
     node.om_ok(&["test/registry", "start"]);
-    let status = node.status();
-    let address = status.split("cni default ").nth(1).and_then(|rest| rest.split('/').next());
-    name_is_at(address.expect("an address"));
     docker.run(&["rmi", image]);
-    // The engine reads the file again after some seconds.
-    until("the engine pulls again", || docker.try_run(&["pull", image]).success);
     assert_eq!(docker.pull(image), digest);
     node.om_ok(&["test/registry", "purge"]);
+    node.om_ok(&["dns", "setup", "--undo", "--yes"]);
+    assert_eq!(fs::read_to_string(resolv_conf.path()).unwrap(), "");
 }
 
 /// What `docker login` writes.

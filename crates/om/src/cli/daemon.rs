@@ -44,6 +44,7 @@ pub async fn run(context: &Context, command: &Command) -> Outcome {
             stop(context).await
         }
         "dns dump" => node::dns(context).await,
+        "dns status" => node::dns_status(context).await,
         _ => look::cluster(context, command).await,
     }
 }

@@ -442,7 +442,8 @@ pub const VERBS: &[Verb] = &[
     verb(Net, "status", "Shows networks and addresses in use.")
         .also(&["show"])
         .options(&[value("name", "NET", "only this one"), short('v', flag("verbose", "with their addresses"))]),
-    verb(Dns, "dump", "Shows the zone as it is answered now.").also(&["status", "show"]),
+    verb(Dns, "dump", "Shows the zone as it is answered now.").also(&["show"]),
+    verb(Dns, "status", "Says where the cluster's names are answered, and whether this node asks there."),
     verb(Dns, "setup", "Makes this node ask the cluster's DNS for the cluster's names; shows first what it changes.")
         .options(&[flag("undo", "takes it back"), DRY, short('y', flag("force", "does not ask"))])
         .examples(&[("om dns setup --dry-run", "what would be changed"), ("om dns setup --undo", "as it was before")]),

@@ -176,6 +176,26 @@ pub async fn dns(context: &Context) -> Outcome {
     context.lines(&table.lines())
 }
 
+/// `om dns status`. 1 where the cluster's names are not answered, or the node does not ask for them.
+pub async fn dns_status(context: &Context) -> Outcome {
+    let zone = context.client.dns().await?;
+    let whole = zone.problems.is_empty() && zone.wired;
+    if context.format != Format::Human {
+        let listed = json!({"zone": zone.zone, "listen": zone.listen, "problems": zone.problems,
+            "upstream": zone.upstream, "resolver": zone.resolver, "wired": zone.wired, "records": zone.records.len()});
+        context.value(&listed)?;
+        return Ok(u8::from(!whole));
+    }
+    let or_none = |words: &[String]| if words.is_empty() { "nowhere".to_owned() } else { words.join(", ") };
+    let wired = if zone.wired { "asks the cluster's DNS" } else { "does not ask it (hint: om dns setup)" };
+    put(&format!("  zone      {} with {} records\n", zone.zone, zone.records.len()))?;
+    put(&format!("  answered  {}\n", or_none(&zone.listen)))?;
+    put(&zone.problems.iter().map(|problem| format!("            {problem}\n")).collect::<String>())?;
+    put(&format!("  others    {}\n", or_none(&zone.upstream)))?;
+    put(&format!("  this node {wired}, by {}\n", zone.resolver))?;
+    Ok(u8::from(!whole))
+}
+
 /// `om dns setup`: shows the changes, asks, and makes them.
 pub async fn dns_setup(context: &Context, command: &Command) -> Outcome {
     let undo = command.has("undo");

@@ -89,7 +89,8 @@ impl Answers {
             Route::NodeConfigPatch => Reply::json(&app.node_config_patch(&call.read()?)?),
             Route::Pools => Reply::json(&self.pools().await?),
             Route::Networks => Reply::json(&self.networks().await?),
-            Route::Dns | Route::DnsSetup => Err(Refusal::new(code::UNAVAILABLE, "this daemon answers no DNS")),
+            Route::Dns => Reply::json(&app.names.told()),
+            Route::DnsSetup => Reply::json(&app.names.setup(&call.read()?).await?),
         }
     }
 

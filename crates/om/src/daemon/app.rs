@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, OpenOptions, Permissions},
     io::{self, Write as _},
-    net::IpAddr,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     pin::Pin,
@@ -39,6 +38,8 @@ use crate::{
         facts,
         hub::Hub,
         journal::{Journal, Level, now},
+        names::{self, Names},
+        networks::networks,
         node,
         orchestrate::{Engine, Orchestrator, Settings},
         supply::{Labels, Supplies},
@@ -68,6 +69,8 @@ pub struct Parts {
     pub facts: BTreeMap<String, String>,
     /// Tells the orchestrator what to look at again, as long as it is polled.
     pub news: Option<News>,
+    /// The port of the cluster's DNS on this node; none: it is not answered.
+    pub dns_port: Option<u16>,
 }
 
 /// Makes the future that follows what happens to resources, given whom to tell.
@@ -150,6 +153,8 @@ pub struct App {
     pub certificates: Arc<Certificates>,
     /// What jobs are supplied with.
     pub supplies: Arc<Supplies>,
+    /// The cluster's DNS.
+    pub names: Arc<Names>,
     /// Ends the daemon.
     pub shutdown: Shutdown,
     /// How the container engine's command line names it.
@@ -197,6 +202,11 @@ pub async fn run(
     let certificates = Arc::new(Certificates::open(&store, &world.cluster).await?);
     let ground = Ground { world: Arc::clone(&world), places: places.clone(), cluster };
     let parts = make(&ground).await.map_err(StartError::Parts)?;
+    let (networks, _) = networks(&world, &ground.cluster);
+    let upstream = ground.cluster.get("cluster", "dns_upstream").unwrap_or_default();
+    let names = Arc::new(Names::new(&world, &networks, &upstream, parts.dns_port));
+    // Before anything is started: containers may ask at once.
+    names.bind().await;
 
     let hub = Hub::default();
     let telling = Arc::new(Telling::new(world.node.clone(), hub.clone(), journal.clone()));
@@ -232,6 +242,7 @@ pub async fn run(
         telling,
         certificates,
         supplies,
+        names,
         shutdown: shutdown.clone(),
         engine_host: parts.engine_host,
         facts: parts.facts,
@@ -243,6 +254,13 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(orchestrator.run(stopping));
     tasks.spawn(derive(Arc::clone(&app)));
+    let (answering, ending) = (Arc::clone(&app.names), shutdown.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = answering.serve() => {}
+            () = ending.requested() => {}
+        }
+    });
     if let Some(news) = parts.news {
         let (following, ending) = (news(app.engine.clone()), shutdown.clone());
         tasks.spawn(async move {
@@ -318,8 +336,7 @@ fn world(node: NodeName, store: &Store, own: &Document, cluster: &Document) -> W
     if !nodes.contains(&node) {
         nodes.push(node.clone());
     }
-    let dns: Vec<IpAddr> =
-        word("dns").unwrap_or_default().split_whitespace().filter_map(|address| address.parse().ok()).collect();
+    let dns = names::addresses(&word("dns").unwrap_or_default());
     World {
         labels: node::labels(own),
         node,
@@ -330,14 +347,16 @@ fn world(node: NodeName, store: &Store, own: &Document, cluster: &Document) -> W
     }
 }
 
-/// Keeps what follows from the state of objects: events, and the engine's trust in the cluster's registries.
+/// Keeps what follows from the state of objects: events, names, and the engine's trust in the cluster's registries.
 async fn derive(app: Arc<App>) {
     app.trust().await;
+    app.engine.read(|view| app.names.publish(view));
     loop {
         let changes = tokio::select! {
             changes = app.telling.changes() => changes,
             () = app.shutdown.requested() => return,
         };
+        app.engine.read(|view| app.names.publish(view));
         for path in &changes.touched {
             app.engine.touch(Some(path));
         }

@@ -177,7 +177,14 @@ pub async fn real(ground: &Ground) -> Result<Parts, String> {
         flag: Arc::new(FlagDriver::new(marks(&places.run, "flags"))),
     });
     let news = Box::new(move |engine| Box::pin(follow(docker.engine(), engine)) as _);
-    Ok(Parts { drivers: Arc::clone(&real) as _, labels: real, engine_host, facts, news: Some(news) })
+    Ok(Parts {
+        drivers: Arc::clone(&real) as _,
+        labels: real,
+        engine_host,
+        facts,
+        news: Some(news),
+        dns_port: Some(om_dns::server::PORT),
+    })
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub fn read(world: &World, path: &ObjectPath, text: &str) -> Result<Read, Vec<Di
 /// Sections of the cluster's configuration, with the keywords that count there.
 const CLUSTER_SECTIONS: &[(&str, &[&str])] = &[
     ("DEFAULT", &["id"]),
-    ("cluster", &["name", "nodes", "dns"]),
+    ("cluster", &["name", "nodes", "dns", "dns_upstream"]),
     ("cni", &["plugins", "config"]),
     ("network", &["type", "network", "ips_per_node", "tunnel"]),
     ("pool", &["type", "path", "size", "name"]),

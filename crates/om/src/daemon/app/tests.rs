@@ -69,6 +69,7 @@ impl Node {
                     engine_host: "unix:///nowhere".into(),
                     facts: BTreeMap::new(),
                     news: None,
+                    dns_port: None,
                 })
             };
             run(places, shutdown, make, |_| ready.send(()).expect("the test waits")).await
