@@ -232,8 +232,8 @@ mod tests {
     #[tokio::test]
     async fn it_answers_and_forwards() {
         let upper = server("upper", Vec::new()).await;
-        // Nobody listens at the first.
-        let nobody = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        // Nobody listens at the first, and no other test is given that port.
+        let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let lower = server("lower", vec![nobody, upper]).await;
         for transport in [Transport::Datagram, Transport::Stream] {
             let all = if transport == Transport::Datagram { "NoError 0 cut" } else { "NoError 100" };

@@ -402,6 +402,7 @@ async fn run(context: &Context, command: &Command) -> Outcome {
         Area::Net => node::networks(context, command).await,
         Area::Dns => match command.verb.words {
             "setup" => node::dns_setup(context, command).await,
+            "status" => node::dns_status(context).await,
             _ => node::dns(context).await,
         },
         Area::Top => match command.verb.words {

@@ -44,7 +44,6 @@ pub async fn run(context: &Context, command: &Command) -> Outcome {
             stop(context).await
         }
         "dns dump" => node::dns(context).await,
-        "dns status" => node::dns_status(context).await,
         _ => look::cluster(context, command).await,
     }
 }
