@@ -1,16 +1,20 @@
 # Routines of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down test check e2e image bench fuzz soak docs
+.PHONY: help up down registry test check e2e image bench fuzz soak docs
 
 help: ## List the routines
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: ## Build the registry and run it on port 5000, with access control and TLS
-	@scripts/install-packages.sh build
+up: ## A cluster of this node, with the registry of docs/docker-private-registries.md as its first service
+	@scripts/install-packages.sh up
 	@scripts/up.sh
 
-down: ## Stop what `make up` started
+down: ## Take away what `make up` made, with its data
 	@scripts/up.sh down
+
+registry: ## Only the registry, on port 5000, with access control and TLS; without root and without Docker
+	@scripts/install-packages.sh build
+	@scripts/registry.sh
 
 test: ## All tests: format, lints, tidy, unit, contract, in process, end to end
 	@scripts/install-packages.sh test
@@ -36,9 +40,10 @@ soak: ## Clients, kills and collections at once: `make soak FOR=1h`
 	cargo build --release --package registry
 	cargo xtask soak --for $(or $(FOR),2m) --report target/soak.md
 
-image: ## Build the image registry:latest and load it into the local engine
+image: ## Build the images registry:latest and google/pause:latest and load them into the local engine
 	@scripts/install-packages.sh build
 	@scripts/image.sh
+	@scripts/image.sh --image pause
 
 bench: ## Measure against Debian's docker-registry and nginx
 	@scripts/install-packages.sh bench

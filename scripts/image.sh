@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds the container image `registry:latest` and loads it into the local Docker engine; without
-# one, only writes the archive for `docker load`.
+# Builds the container image `registry:latest`, or `google/pause:latest`, and loads it into the local
+# Docker engine; without one, only writes the archive for `docker load`.
 #
 #   scripts/image.sh                                  release build, static where libc.a is there
+#   scripts/image.sh --image pause                    the program that holds a service's network
 #   scripts/image.sh --binary PATH                    puts this program in instead of building one
 #   scripts/image.sh --tag NAME:TAG --output FILE     another name, another place for the archive
 #
@@ -23,12 +24,14 @@ fail() {
     exit 1
 }
 
+image=registry
 binary=
-tag=registry:latest
-output=target/registry-image.tar
+tag=
+output=
 while (($#)); do
     [[ $# -ge 2 && -n $2 ]] || usage
     case $1 in
+        --image) image=$2 ;;
         --binary) binary=$2 ;;
         --tag) tag=$2 ;;
         --output) output=$2 ;;
@@ -36,6 +39,12 @@ while (($#)); do
     esac
     shift 2
 done
+case $image in
+    registry) title=roadstead description="A private container registry" tag=${tag:-registry:latest} ;;
+    pause) title=pause description="Holds the namespaces of a service" tag=${tag:-google/pause:latest} ;;
+    *) fail "there is no image \`$image\`: registry or pause" ;;
+esac
+output=${output:-target/$image-image.tar}
 # The tag is written into JSON as it is.
 [[ $tag =~ ^[a-z0-9][a-z0-9._:/-]*:[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] || fail "\`$tag\` is not of the form name:tag"
 
@@ -51,12 +60,12 @@ if [[ -z $binary ]]; then
     # A static glibc resolves names without loading anything from version 2.34 on.
     if [[ $(gcc -print-file-name=libc.a) == /* ]]; then
         RUSTFLAGS="${RUSTFLAGS:-} -C target-feature=+crt-static" \
-            cargo build --release --package registry --target "$host"
+            cargo build --release --package "$image" --target "$host"
     else
-        cargo build --release --package registry --target "$host"
+        cargo build --release --package "$image" --target "$host"
     fi
     binary=$(cargo metadata --format-version 1 --no-deps |
-        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$host/release/registry
+        sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/$host/release/$image
 fi
 [[ -x $binary ]] || fail "there is no program at $binary"
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
@@ -66,13 +75,8 @@ epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 root=$work/root
-mkdir -p "$root"/{dev,etc/ssl/certs,proc,run,sys,tmp,var/lib/registry}
-# Docker gives a new volume the mode of this folder: `--user` may then write to it.
-chmod 1777 "$root/tmp" "$root/var/lib/registry"
-
-install -D -m 755 "$binary" "$root/bin/registry"
-# The program sees by the name it is called that it is the entry point.
-ln -s /bin/registry "$root/entrypoint.sh"
+mkdir -p "$root"/{dev,etc,proc,run,sys}
+install -D -m 755 "$binary" "$root/bin/$image"
 libraries=$(ldd "$binary" 2>/dev/null || true)
 [[ $libraries != *"not found"* ]] || fail "a library of $binary is missing: $libraries"
 linkage=static
@@ -81,16 +85,34 @@ for library in $(grep -o '/[^ ]*' <<<"$libraries"); do
     install -D -m 755 "$library" "$root$library"
 done
 
-# registry:2 starts with the first path, registry:3 with the second. As one file, a configuration
-# mounted at either is the one that is served, and never passed over for the open default.
-install -D -m 644 crates/registry/src/config/default.yml "$root/etc/docker/registry/config.yml"
-mkdir "$root/etc/distribution"
-ln -s /etc/docker/registry/config.yml "$root/etc/distribution/config.yml"
-install -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
-printf '%s\n' 'root:x:0:0:root:/:/sbin/nologin' 'nobody:x:65534:65534:nobody:/:/sbin/nologin' >"$root/etc/passwd"
-printf '%s\n' 'root:x:0:' 'nobody:x:65534:' >"$root/etc/group"
-# Without it the C library asks the name server first, and /etc/hosts only if there is none.
-echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+if [[ $image == registry ]]; then
+    # Docker gives a new volume the mode of this folder: `--user` may then write to it.
+    install -d -m 1777 "$root/tmp" "$root/var/lib/registry"
+    # The program sees by the name it is called that it is the entry point.
+    ln -s /bin/registry "$root/entrypoint.sh"
+    # registry:2 starts with the first path, registry:3 with the second. As one file, a configuration
+    # mounted at either is the one that is served, and never passed over for the open default.
+    install -D -m 644 crates/registry/src/config/default.yml "$root/etc/docker/registry/config.yml"
+    mkdir -p "$root/etc/distribution" "$root/etc/ssl/certs"
+    ln -s /etc/docker/registry/config.yml "$root/etc/distribution/config.yml"
+    install -m 644 /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
+    printf '%s\n' 'root:x:0:0:root:/:/sbin/nologin' 'nobody:x:65534:65534:nobody:/:/sbin/nologin' >"$root/etc/passwd"
+    printf '%s\n' 'root:x:0:' 'nobody:x:65534:' >"$root/etc/group"
+    # Without it the C library asks the name server first, and /etc/hosts only if there is none.
+    echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
+    run='"Entrypoint": ["/entrypoint.sh"],
+    "Cmd": ["/etc/distribution/config.yml"],
+    "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "OTEL_TRACES_EXPORTER=none"],
+    "WorkingDir": "/",
+    "ExposedPorts": {"5000/tcp": {}},
+    "Volumes": {"/var/lib/registry": {}},'
+    labels='"io.roadstead.tls": "true",'
+else
+    run='"Entrypoint": ["/bin/pause"],
+    "User": "65534:65534",
+    "WorkingDir": "/",'
+    labels=
+fi
 
 archive() {
     # GNU tar: order, owners and times say nothing about this machine.
@@ -106,16 +128,11 @@ cat >"$work/config.json" <<JSON
   "os": "linux",
   "created": "$(date --utc --date="@$epoch" +%Y-%m-%dT%H:%M:%SZ)",
   "config": {
-    "Entrypoint": ["/entrypoint.sh"],
-    "Cmd": ["/etc/distribution/config.yml"],
-    "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "OTEL_TRACES_EXPORTER=none"],
-    "WorkingDir": "/",
-    "ExposedPorts": {"5000/tcp": {}},
-    "Volumes": {"/var/lib/registry": {}},
+    $run
     "Labels": {
-      "io.roadstead.tls": "true",
-      "org.opencontainers.image.title": "roadstead",
-      "org.opencontainers.image.description": "A private container registry",
+      $labels
+      "org.opencontainers.image.title": "$title",
+      "org.opencontainers.image.description": "$description",
       "org.opencontainers.image.version": "$version",
       "org.opencontainers.image.revision": "$revision",
       "org.opencontainers.image.licenses": "Apache-2.0"

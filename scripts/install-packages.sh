@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a Debian or Ubuntu machine ready to build (`build`), to build and test (`test`), to
-# build and measure (`bench`), or to build and fuzz (`fuzz`).
+# Makes a Debian or Ubuntu machine ready to build (`build`), to run the whole (`up`), to build and
+# test (`test`), to build and measure (`bench`), or to build and fuzz (`fuzz`).
 #
 # Installs only what is missing, so it costs next to nothing when run again. Without root, or on
 # another system, it says what to install and exits 1.
@@ -11,23 +11,25 @@ build_tools=(
     "gcc gcc"
     "ld binutils"
 )
-test_tools=(
+up_tools=(
     "dockerd docker.io"
     "docker docker.io"
+    "iptables iptables"
+    "ip iproute2"
+    "mkfs.ext4 e2fsprogs"
+)
+test_tools=(
     "skopeo skopeo"
     "podman podman"
     "buildah buildah"
     "crun crun"
-    "iptables iptables"
     "curl curl"
     "jq jq"
     "openssl openssl"
     "htpasswd apache2-utils"
     "strace strace"
     "unshare util-linux"
-    "ip iproute2"
     "mount mount"
-    "mkfs.ext4 e2fsprogs"
     "docker-registry docker-registry"
 )
 # Packages known by a file instead of a command.
@@ -35,9 +37,11 @@ build_files=(
     "/usr/include/stdio.h libc6-dev"
     "/etc/ssl/certs/ca-certificates.crt ca-certificates"
 )
+up_files=(
+    "/usr/lib/cni/bridge containernetworking-plugins"
+)
 test_files=(
     "/bin/busybox busybox-static"
-    "/usr/lib/cni/bridge containernetworking-plugins"
     "/etc/containers/policy.json golang-github-containers-common"
 )
 # Newer Debian: the docker command is a package apart from the engine.
@@ -46,14 +50,18 @@ docker_cli=docker-cli
 mode=${1:-}
 case $mode in
     build) ;;
+    up)
+        build_tools+=("${up_tools[@]}")
+        build_files+=("${up_files[@]}")
+        ;;
     test)
-        build_tools+=("${test_tools[@]}")
-        build_files+=("${test_files[@]}")
+        build_tools+=("${up_tools[@]}" "${test_tools[@]}")
+        build_files+=("${up_files[@]}" "${test_files[@]}")
         ;;
     bench) build_tools+=("docker-registry docker-registry" "nginx nginx-light") ;;
     fuzz) build_tools+=("c++ g++") ;;
     *)
-        echo "usage: $0 build|test|bench|fuzz" >&2
+        echo "usage: $0 build|up|test|bench|fuzz" >&2
         exit 2
         ;;
 esac
@@ -100,7 +108,7 @@ if ((${#missing[@]})); then
             available+=("$package")
         fi
     done
-    if ! command -v docker >/dev/null && [[ $mode == test ]] &&
+    if ! command -v docker >/dev/null && [[ $mode == test || $mode == up ]] &&
         apt-cache show "$docker_cli" >/dev/null 2>&1; then
         available+=("$docker_cli")
     fi

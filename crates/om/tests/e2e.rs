@@ -18,7 +18,10 @@ use testkit::{
     server::{Server, Setup},
 };
 
-/// Says that the test runs in namespaces of its own.
+#[path = "e2e/page.rs"]
+mod page;
+
+/// Says that the test runs in namespaces of its own: a file that it makes.
 const INSIDE: &str = "OM_TEST_INSIDE";
 /// The page's template; only the size is smaller.
 const TEMPLATE: &str = "\
@@ -50,9 +53,10 @@ size = 100m
 
 ";
 
-/// Runs the test once more in new network and mount namespaces. True there.
-fn is_inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
+/// Runs the test once more in new network, mount and host name namespaces. True there.
+fn is_inside() -> bool {
+    if let Some(mark) = std::env::var_os(INSIDE) {
+        fs::write(mark, "").unwrap();
         // What is mounted here is seen by the engine, which has a namespace of its own, as on a machine.
         must("mount", &["--make-rshared", "/"]);
         must("mount", &["-t", "tmpfs", "tmpfs", "/run"]);
@@ -60,14 +64,19 @@ fn is_inside(test: &str) -> bool {
         fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         return true;
     }
+    let dir = tempfile::tempdir().unwrap();
+    let mark = dir.path().join("began");
+    let thread = std::thread::current();
+    let test = thread.name().expect("a test has a thread of its name");
     let status = Command::new("unshare")
-        .args(["--net", "--mount"])
+        .args(["--net", "--mount", "--uts"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
-        .env(INSIDE, "yes")
+        .env(INSIDE, &mark)
         .status()
         .unwrap();
     assert!(status.success(), "{test} failed in its namespaces");
+    assert!(mark.exists(), "{test} did not run in its namespaces");
     false
 }
 
@@ -95,13 +104,16 @@ impl Drop for Node {
 
 impl Node {
     fn start() -> Self {
+        Self::on(Engine::start())
+    }
+
+    fn on(engine: Engine) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let bin = dir.path().join("bin");
         fs::create_dir(&bin).unwrap();
         for name in ["om", "svcmgr"] {
             symlink(env!("CARGO_BIN_EXE_om"), bin.join(name)).unwrap();
         }
-        let engine = Engine::start();
         assert!(engine.runs_containers(), "no container runs here");
         let login = dir.path().join("login");
         fs::create_dir(&login).unwrap();
@@ -144,6 +156,16 @@ impl Node {
         }
         words.extend([archive.as_str(), name]);
         self.engine.client().run(&words);
+    }
+
+    /// The image `registry:latest` of this workspace.
+    fn registry_image(&self) {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let mut script = Command::new(workspace.join("scripts/image.sh"));
+        script.arg("--binary").arg(registry_program()).args(["--tag", "registry:latest", "--output"]);
+        script.arg(self.dir.path().join("registry.tar")).env("DOCKER_HOST", self.engine.host()).current_dir(&workspace);
+        let made = script.output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     }
 
     fn command(&self, name: &str) -> Command {
@@ -228,7 +250,7 @@ fn first_line(address: &str) -> Option<String> {
 
 #[test]
 fn docker_runs_the_template_of_the_page() {
-    if !is_inside("docker_runs_the_template_of_the_page") {
+    if !is_inside() {
         return;
     }
     let mut node = Node::start();
@@ -291,7 +313,7 @@ fn docker_runs_the_template_of_the_page() {
 
 #[test]
 fn docker_lacks_what_a_service_needs() {
-    if !is_inside("docker_lacks_what_a_service_needs") {
+    if !is_inside() {
         return;
     }
     let node = Node::start();
@@ -328,7 +350,7 @@ fn docker_lacks_what_a_service_needs() {
 
 #[test]
 fn docker_writes_to_a_volume_that_cannot_outgrow_its_size() {
-    if !is_inside("docker_writes_to_a_volume_that_cannot_outgrow_its_size") {
+    if !is_inside() {
         return;
     }
     let node = Node::start();
@@ -383,7 +405,7 @@ fn registry_program() -> PathBuf {
 
 #[test]
 fn docker_pushes_to_the_registry_of_the_page() {
-    if !is_inside("docker_pushes_to_the_registry_of_the_page") {
+    if !is_inside() {
         return;
     }
     // The machine's resolver is the test's own.
@@ -399,12 +421,7 @@ fn docker_pushes_to_the_registry_of_the_page() {
     let said = node.om_ok(&["dns", "status"]);
     assert!(said.contains("this node asks the cluster's DNS"), "{said}");
     node.image("google/pause", "/bin/busybox sleep 1000000", None);
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let mut script = Command::new(workspace.join("scripts/image.sh"));
-    script.arg("--binary").arg(registry_program()).args(["--tag", "registry:latest", "--output"]);
-    script.arg(node.dir.path().join("registry.tar")).env("DOCKER_HOST", node.engine.host()).current_dir(&workspace);
-    let made = script.output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    node.registry_image();
     let template = node.dir.path().join("registry.template");
     fs::write(&template, TEMPLATE).unwrap();
     let template = template.display().to_string();
@@ -446,7 +463,7 @@ fn login(registry: &str, password: &str) -> String {
 
 #[test]
 fn docker_pulls_with_the_credentials_of_a_namespace_and_no_others() {
-    if !is_inside("docker_pulls_with_the_credentials_of_a_namespace_and_no_others") {
+    if !is_inside() {
         return;
     }
     let node = Node::start();

@@ -38,6 +38,11 @@ pub struct Engine {
 impl Engine {
     /// Starts an engine; fails the test when this machine has none or the caller is not root.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts an engine with more options, as [`Engine::start`] does.
+    pub fn start_with(options: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("engine-").tempdir().expect("create a temp dir");
         let status = fs::read_to_string("/proc/self/status").expect("Linux has /proc");
         let root = status.lines().any(|line| line.starts_with("Uid:\t0\t"));
@@ -53,7 +58,7 @@ impl Engine {
             let host = format!("unix://{}", root.join("docker.sock").display());
             let etc = dir.path().join(ETC);
             fs::create_dir_all(&etc).expect("create a folder for the engine");
-            let mut process = spawn(&root, &etc, &host, storage);
+            let mut process = spawn(&root, &etc, &host, storage, options);
             let client = Docker { host: host.clone(), config: root.join("probe") };
             let up = || process.ended().is_some() || client.try_run(&["version"]).success;
             if wait_until(START_LIMIT, up) && process.ended().is_none() {
@@ -103,14 +108,14 @@ impl Engine {
     }
 }
 
-fn spawn(root: &Path, etc: &Path, host: &str, storage: &str) -> Process {
+fn spawn(root: &Path, etc: &Path, host: &str, storage: &str, options: &[&str]) -> Process {
     // All its mounts live in the namespace of that one.
     let mut command = tool_seeing(etc, "dockerd");
     command.args(["--host", host, "--storage-driver", storage]);
     for (option, name) in [("data-root", "data"), ("exec-root", "exec"), ("pidfile", "pid")] {
         command.arg(format!("--{option}={}", root.join(name).display()));
     }
-    command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+    command.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]).args(options);
     Process::spawn("dockerd", command, &root.join("log"), STOP_LIMIT)
 }
 

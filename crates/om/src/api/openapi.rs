@@ -104,7 +104,13 @@ fn bodies(route: Route) -> (Option<Value>, Value) {
             (None, of(schema(&api::Networks { networks: vec![network] })))
         }
         Route::Dns => {
-            let dns = api::Dns { listen: words(), records: vec![api::DnsRecord::default()], ..api::Dns::default() };
+            let dns = api::Dns {
+                listen: words(),
+                problems: words(),
+                upstream: words(),
+                records: vec![api::DnsRecord::default()],
+                ..api::Dns::default()
+            };
             (None, of(schema(&dns)))
         }
         Route::DnsSetup => {

@@ -208,13 +208,17 @@ impl Executor {
             if let ResourceKind::Volume(claim) = &resource.kind {
                 self.before_volume(scope, step.verb, claim).await?;
             }
+            let driver = self.0.drivers.of(&resource.kind);
             let progress = self.progress(scope, &step.rid);
             let mut scene = self.scene(scope.config, Some(progress)).await;
             if matches!(step.verb, Verb::Provision | Verb::Start) {
                 scene.keys = self.0.supply.keys(scope.config, resource).await?;
+                if matches!((step.verb, &resource.kind), (Verb::Start, ResourceKind::Container(_))) {
+                    // Its image says whether it wants a certificate, and may have to be pulled first.
+                    driver.provision(&scene, resource).await?;
+                }
                 scene.files = self.0.supply.files(scope.config, resource).await?;
             }
-            let driver = self.0.drivers.of(&resource.kind);
             match step.verb {
                 Verb::Provision => driver.provision(&scene, resource).await?,
                 Verb::Start => driver.start(&scene, resource).await?,
