@@ -2,6 +2,7 @@
 //! namespaces.
 
 pub mod address;
+pub mod app;
 pub mod cni;
 pub mod directory;
 pub mod docker;

@@ -38,6 +38,43 @@ impl Owner<'_> {
     }
 }
 
+/// A user of this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group.
+    pub gid: u32,
+    /// Its directory.
+    pub home: String,
+}
+
+impl Account {
+    /// The account of a name or a number.
+    ///
+    /// # Errors
+    /// This node does not know it.
+    pub fn of(user: &str) -> Result<Self, DriverError> {
+        const FILE: &str = "/etc/passwd";
+        let text =
+            fs::read_to_string(FILE).map_err(|error| DriverError::failed(format!("read {FILE}: {error}"), None))?;
+        account(&text, user).ok_or_else(|| DriverError::Missing {
+            what: format!("user {user} is not in {FILE}"),
+            hint: Some("make it on this node: useradd --system NAME".into()),
+        })
+    }
+}
+
+/// The account on the line whose first or third field is `user` (passwd(5)).
+fn account(text: &str, user: &str) -> Option<Account> {
+    text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
+        (name == user || uid == user)
+            .then(|| Some(Account { uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.to_owned() }))?
+    })
+}
+
 fn id(name: &str, file: &str, kind: &str) -> Result<u32, DriverError> {
     if let Ok(number) = name.parse() {
         return Ok(number);
@@ -58,6 +95,20 @@ fn find(text: &str, name: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn accounts_are_found_by_name_and_by_number() {
+        let text = "root:x:0:0:root:/root:/bin/bash\nwww-data:x:33:34:www:/var/www:/bin/false\nbad:x:no:0\n";
+        let check = |user: &str, expected: Option<(u32, u32, &str)>| {
+            let found = account(text, user);
+            let found = found.as_ref().map(|found| (found.uid, found.gid, found.home.as_str()));
+            assert_eq!(found, expected, "{user}");
+        };
+        check("www-data", Some((33, 34, "/var/www")));
+        check("33", Some((33, 34, "/var/www")));
+        check("bad", None);
+        check("absent", None);
+    }
 
     #[test]
     fn names_are_looked_up() {

@@ -380,6 +380,37 @@ fn docker_writes_to_a_volume_that_cannot_outgrow_its_size() {
     assert!(!used.contains(&disk.display().to_string()), "{used}");
 }
 
+#[test]
+fn docker_or_not_a_plain_process_is_supervised() {
+    if !is_inside() {
+        return;
+    }
+    let mut node = Node::start();
+    let file = node.dir.path().join("service");
+    fs::write(&file, "[app#1]\nstart = /bin/sleep 1000000\nrestart = 2\nrestart_delay = 0s\n").unwrap();
+    node.om_ok(&["test/plain", "create", "--config", &file.display().to_string(), "--provision"]);
+    let process = |node: &Node| -> String {
+        let dir = node.root().join("run/apps");
+        let notes = fs::read_dir(dir).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+        notes.collect::<String>().split(' ').next().unwrap_or_default().to_owned()
+    };
+    let first = process(&node);
+    let status = node.om_ok(&["test/plain", "print", "status"]);
+    assert!(status.contains("up         app /bin/sleep 1000000"), "{status}");
+
+    // Its death is noticed, and it is started again.
+    must("kill", &["-9", &first]);
+    until("another process runs", || ![&first, ""].contains(&process(&node).as_str()));
+    let second = process(&node);
+
+    // The next daemon finds it.
+    node.kill_daemon();
+    until("it is up", || node.om_ok(&["test/plain", "print", "status"]).contains("up         app /bin/sleep"));
+    assert_eq!(process(&node), second);
+    node.om_ok(&["test/plain", "purge"]);
+    assert!(!Path::new("/proc").join(&second).exists());
+}
+
 /// A password that must be found nowhere.
 const PASSWORD: &str = "correct-horse-battery";
 

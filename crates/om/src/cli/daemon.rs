@@ -12,7 +12,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{Context, Failed, Outcome, follow, look, node, parse::Command, put};
-use crate::api;
+use crate::{api, daemon::app};
 
 /// How long a daemon may take to answer after its start, or to end.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -152,9 +152,11 @@ async fn stop(context: &Context) -> Outcome {
         context.client.daemon_act("stop").await?;
     }
     let until = Instant::now() + LIMIT;
-    while answers(context).await {
+    let lock = context.places.lock();
+    // It answers no more before it has given back what the next one needs.
+    while answers(context).await || app::running(&lock).is_ok_and(|holder| holder.is_some()) {
         if Instant::now() > until {
-            return Err(Failed::new(format!("the daemon still answers after {} s", LIMIT.as_secs())));
+            return Err(Failed::new(format!("the daemon goes on after {} s", LIMIT.as_secs())));
         }
         sleep(PAUSE).await;
     }

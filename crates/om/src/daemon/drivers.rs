@@ -7,12 +7,13 @@ use std::{
 };
 
 use om_core::{
-    driver::{Driver, DriverError, Scene, Work},
-    instance::{Resource, ResourceKind},
-    status::{Provisioned, ResourceStatus, Severity, Status},
+    driver::{Driver, Work},
+    instance::ResourceKind,
+    path::ObjectPath,
 };
 use om_drivers::{
     address::AddressDriver,
+    app::AppDriver,
     cni::Cni,
     directory::DirectoryDriver,
     docker::{DockerDriver, Paths, engine, events},
@@ -23,13 +24,14 @@ use om_drivers::{
     volume::VolumeDriver,
 };
 
+use tokio::sync::mpsc;
+
 use crate::{
     daemon::{
         app::{Ground, Parts},
         executor::Drivers,
         networks::networks,
         orchestrate::Engine,
-        shown,
         supply::Labels,
     },
     places::Places,
@@ -50,44 +52,8 @@ struct Real {
     docker: Arc<DockerDriver>,
     volume: Arc<VolumeDriver>,
     directory: Arc<DirectoryDriver>,
+    app: Arc<AppDriver>,
     flag: Arc<FlagDriver>,
-}
-
-/// A kind of resource that this build cannot make so.
-struct Absent;
-
-impl Absent {
-    fn missing<T>(resource: &Resource) -> Result<T, DriverError> {
-        let what = format!("this build has no driver for {}", shown::kind(&resource.kind));
-        Err(DriverError::Missing { what, hint: None })
-    }
-}
-
-impl Driver for Absent {
-    fn status<'a>(&'a self, _: &'a Scene, resource: &'a Resource) -> Work<'a, ResourceStatus> {
-        Box::pin(async move {
-            let mut status = ResourceStatus::new(Status::Down, shown::label(&resource.kind));
-            status.provisioned = Provisioned::No;
-            Ok(status.with(Severity::Warn, "this build has no driver for it"))
-        })
-    }
-
-    fn provision<'a>(&'a self, _: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {
-        Box::pin(async move { Self::missing(resource) })
-    }
-
-    fn start<'a>(&'a self, _: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {
-        Box::pin(async move { Self::missing(resource) })
-    }
-
-    /// Nothing that could not be started runs.
-    fn stop<'a>(&'a self, _: &'a Scene, _: &'a Resource) -> Work<'a, ()> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn unprovision<'a>(&'a self, _: &'a Scene, _: &'a Resource) -> Work<'a, ()> {
-        Box::pin(async { Ok(()) })
-    }
 }
 
 impl Drivers for Real {
@@ -100,7 +66,7 @@ impl Drivers for Real {
             ResourceKind::Flag => Arc::clone(&self.flag) as _,
             ResourceKind::Loop(_) => Arc::new(LoopDriver),
             ResourceKind::Sync => Arc::new(SyncDriver),
-            ResourceKind::App(_) => Arc::new(Absent),
+            ResourceKind::App(_) => Arc::clone(&self.app) as _,
         }
     }
 }
@@ -135,8 +101,14 @@ fn paths(places: &Places, socket: PathBuf) -> Paths {
     }
 }
 
-/// Has the orchestrator look again at once at what the engine says something of.
-async fn follow(docker: Arc<engine::Engine>, engine: Engine) {
+/// Has the orchestrator look again at once at what the container engine says something of, and at what a process died of.
+async fn follow(docker: Arc<engine::Engine>, mut deaths: mpsc::UnboundedReceiver<ObjectPath>, engine: Engine) {
+    let of_processes = async {
+        while let Some(path) = deaths.recv().await {
+            tracing::debug!(object.path = %path, "a process died");
+            engine.touch(Some(&path));
+        }
+    };
     let heard = |heard| match heard {
         events::Heard::Container { path, rid, what, .. } => {
             tracing::debug!(object.path = %path, %rid, "the engine says: {what}");
@@ -151,7 +123,7 @@ async fn follow(docker: Arc<engine::Engine>, engine: Engine) {
             engine.touch(None);
         }
     };
-    events::listen(&docker, heard).await;
+    tokio::join!(events::listen(&docker, heard), of_processes);
 }
 
 /// The parts of a real node.
@@ -168,15 +140,17 @@ pub async fn real(ground: &Ground) -> Result<Parts, String> {
     for problem in problems {
         tracing::warn!("{problem}");
     }
+    let (app, deaths) = AppDriver::new(places.run.join("apps"), places.logs().join("apps"));
     let cni = Cni::new(None, places.networks());
     let real = Arc::new(Real {
         address: Arc::new(AddressDriver::new(cni, networks, Arc::clone(&docker) as _)),
         docker: Arc::clone(&docker),
         volume: Arc::new(VolumeDriver::new(marks(&places.var, "claimed"), marks(&places.run, "used"))),
         directory: Arc::new(DirectoryDriver::new(marks(&places.run, "directories"))),
+        app: Arc::new(app),
         flag: Arc::new(FlagDriver::new(marks(&places.run, "flags"))),
     });
-    let news = Box::new(move |engine| Box::pin(follow(docker.engine(), engine)) as _);
+    let news = Box::new(move |engine| Box::pin(follow(docker.engine(), deaths, engine)) as _);
     Ok(Parts {
         drivers: Arc::clone(&real) as _,
         labels: real,
