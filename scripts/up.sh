@@ -68,7 +68,7 @@ forget_engine() {
     fi
     ip link delete docker0 2>/dev/null || true
     for table in filter nat; do
-        iptables -t "$table" -S 2>/dev/null | grep -E '^-A .*(DOCKER|docker0)' | while read -r rule; do
+        iptables -t "$table" -S 2>/dev/null | { grep -E '^-A .*(DOCKER|docker0)' || true; } | while read -r rule; do
             # shellcheck disable=SC2086 # A rule is words.
             iptables -t "$table" ${rule/#-A/-D} 2>/dev/null || true
         done
@@ -108,7 +108,11 @@ if [[ ${1:-} == down ]]; then
     for name in "${programs[@]}"; do
         is_ours "link $name" && rm -f "/usr/local/bin/$name"
     done
-    is_ours places && rm -rf /var/lib/om /run/om /etc/om
+    if is_ours places; then
+        # Files that containers see are in memory there.
+        umount /run/om/containers 2>/dev/null || true
+        rm -rf /var/lib/om /run/om /etc/om
+    fi
     rm -rf "$state"
     echo "all that \`make up\` made is gone"
     exit
@@ -155,6 +159,11 @@ else
     om test/registry start
 fi
 host=registry.test.svc.$cluster:5000
+# The engine looks whether resolv.conf was changed every 5 s.
+for _ in $(seq 20); do
+    [[ $(docker pull "$host/none" 2>&1) == *"no such host"* ]] || break
+    sleep 0.5
+done
 echo
 om test/registry print status
 cat <<EOF
