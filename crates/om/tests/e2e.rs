@@ -483,6 +483,23 @@ fn docker_pushes_to_the_registry_of_the_page() {
     docker.run(&["rmi", image]);
     assert_eq!(docker.pull(image), digest);
     node.om_ok(&["test/registry", "purge"]);
+
+    // The shipped template lets nobody in who has no account.
+    let words = ["svc", "create", "test/private", "--template", "registry", "--env", "size=100m", "--provision"];
+    node.om_ok(&words);
+    let host = "private.test.svc.default:5000";
+    let image = format!("{host}/google/pause");
+    let docker = node.engine.client();
+    docker.run(&["tag", "google/pause:latest", &image]);
+    docker.try_run(&["push", &image]).refused(&["log in first"]);
+    let file = node.root().join("var/pool/directory/private-data.test.vol.default/registry/admin.password");
+    let password = fs::read_to_string(file).unwrap();
+    docker.run(&["login", host, "--username", "admin", "--password", password.trim()]);
+    let digest = docker.push(&image);
+    docker.run(&["rmi", &image]);
+    assert_eq!(docker.pull(&image), digest);
+    assert!(!node.log().contains(password.trim()));
+    node.om_ok(&["test/private", "purge"]);
     node.om_ok(&["dns", "setup", "--undo", "--yes"]);
     assert_eq!(fs::read_to_string(resolv_conf.path()).unwrap(), "");
 }

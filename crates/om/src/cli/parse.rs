@@ -153,7 +153,14 @@ pub fn parse(name: &str, words: &[String]) -> Result<Asked, UsageError> {
     if wants_help {
         return Ok(Asked::HelpVerb(verb));
     }
-    let rest = rest.split_off(taken);
+    let mut rest = rest.split_off(taken);
+    if let (Some(_), [path], "") = (kind, &rest[..], selector.as_str())
+        && verb.rest.is_empty()
+    {
+        // `om svc create test/web`: the kind is where the object's name is otherwise.
+        selector.clone_from(path);
+        rest.clear();
+    }
     if !rest.is_empty() && verb.rest.is_empty() {
         return Err(unknown(area, &first, &[verb.words.split(' ').map(str::to_owned).collect(), rest].concat()));
     }
@@ -463,6 +470,7 @@ mod tests {
         check("om pool status --name fast", "pool status |  | - |  | name=fast");
         check("om cluster print config", "cluster print config |  | - |  | ");
         check("om dns setup --yes", "dns setup |  | - |  | force");
+        check("om svc create test/web --provision", "create | test/web | svc |  | provision");
         check("svcmon", "mon |  | - |  | ");
         check("svcmon --once -s test/*", "mon | test/* | - |  | once");
         check("om mon", "mon |  | - |  | ");
