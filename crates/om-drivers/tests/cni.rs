@@ -87,6 +87,26 @@ async fn an_address_is_given_once_and_given_back() {
 }
 
 #[tokio::test]
+async fn a_port_of_the_host_is_looked_after() {
+    if !is_inside("a_port_of_the_host_is_looked_after") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let cni = Cni::new(None, dir.path().to_owned());
+    let (network, part) = network();
+    let one = attachment("one");
+    let expose = om_core::instance::Expose { port: 80, protocol: "tcp".into(), host_port: Some(8080) };
+    let given = cni.add(&one, &network, part, &[expose]).await.unwrap();
+    assert_eq!(cni.check(&one).await.unwrap(), Some(given));
+    let rules = run("iptables", &["-t", "nat", "-S"]);
+    let chain = rules.lines().find_map(|line| line.strip_prefix("-N CNI-DN-")).expect("a chain of the port");
+    run("iptables", &["-t", "nat", "-F", &format!("CNI-DN-{chain}")]);
+    assert_eq!(cni.check(&one).await.unwrap(), None, "somebody took the rules away");
+    cni.del(&one).await.unwrap();
+    assert_eq!(files(dir.path()), 0);
+}
+
+#[tokio::test]
 async fn what_the_dead_had_is_given_back() {
     if !is_inside("what_the_dead_had_is_given_back") {
         return;
