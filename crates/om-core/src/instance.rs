@@ -270,6 +270,21 @@ pub struct KeyFile {
     pub path: String,
 }
 
+impl KeyFile {
+    /// Where the file of a key is that matches: what the keys of a pattern have in common is no part of it, and a path
+    /// that is a directory gets the key's last part.
+    pub fn destination(&self, key: &str) -> String {
+        let inside = |leaf: &str| format!("{}/{leaf}", self.path.trim_end_matches('/'));
+        let leaf = || key.rsplit('/').next().unwrap_or(key);
+        match self.key.find('*') {
+            Some(star) => inside(&key[self.key[..star].rfind('/').map_or(0, |slash| slash + 1)..]),
+            None if self.path.is_empty() => leaf().to_owned(),
+            None if self.path.ends_with('/') => inside(leaf()),
+            None => self.path.clone(),
+        }
+    }
+}
+
 /// How a volume may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -387,4 +402,24 @@ pub struct App {
     pub cwd: Option<String>,
     /// Variables.
     pub environment: Vec<(String, String)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_become_files() {
+        let check = |pattern: &str, path: &str, key: &str, expected: &str| {
+            let object = "creds".parse().expect("a name");
+            let file = KeyFile { object, key: pattern.into(), path: path.into() };
+            assert_eq!(file.destination(key), expected, "{pattern} {path} {key}");
+        };
+        check("a", "/etc/x", "a", "/etc/x");
+        check("d/a", "/etc/", "d/a", "/etc/a");
+        check("d/a", "", "d/a", "a");
+        check("d/*", "/etc", "d/a", "/etc/a");
+        check("d/*", "/etc/", "d/e/a", "/etc/e/a");
+        check("*", "/etc/x/", "d/a", "/etc/x/d/a");
+    }
 }

@@ -199,4 +199,4 @@ fn record(owner: Name, data: &Data) -> Option<Record> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

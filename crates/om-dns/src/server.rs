@@ -183,38 +183,23 @@ async fn converse(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, net::Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use hickory_proto::{
         op::{Message, MessageType, OpCode, Query},
         rr::{Name, RecordType},
     };
-    use om_core::{view::View, zone::Ground};
 
     use super::*;
-
-    fn zone(cluster: &str) -> watch::Receiver<Arc<Zone>> {
-        let view = View {
-            me: "a".parse().unwrap(),
-            members: Vec::new(),
-            now: Duration::ZERO,
-            wall: 0,
-            renewed: None,
-            soft_stop: Duration::ZERO,
-            nodes: BTreeMap::new(),
-            objects: BTreeMap::new(),
-        };
-        // So many servers do not fit a datagram.
-        let servers = (1..=100).map(|last| IpAddr::from([169, 254, 53, last])).collect();
-        let ground = Ground { cluster: cluster.into(), servers, ..Ground::default() };
-        watch::channel(Arc::new(Zone::of(&view, &ground, 1))).1
-    }
+    use crate::message::tests::zone_of;
 
     /// A server of a zone; it ends with the test.
     async fn server(cluster: &str, upstream: Vec<SocketAddr>) -> SocketAddr {
         let bound = Bound::new(Ipv4Addr::LOCALHOST.into(), 0).await.unwrap();
         let address = bound.address().unwrap();
-        tokio::spawn(serve(bound, zone(cluster), Arc::new(move || upstream.clone())));
+        // So many servers do not fit a datagram.
+        let zone = watch::channel(Arc::new(zone_of(cluster, 100))).1;
+        tokio::spawn(serve(bound, zone, Arc::new(move || upstream.clone())));
         address
     }
 

@@ -1,6 +1,6 @@
 //! Owns `ip.cni`: an address for the network namespace of a container. Does not own running plugins, nor containers.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc};
 
 use om_core::{
     driver::{Driver, DriverError, Scene, Work},
@@ -9,17 +9,15 @@ use om_core::{
     path::Rid,
     status::{Provisioned, ResourceStatus, Severity, Status},
 };
-use tokio::{process::Command, time::timeout};
 
 use crate::{
     cni::{Attachment, Cni, Given},
+    iptables,
     netns::Sandboxes,
 };
 
 /// The chain that Docker's forwarding asks first, and that it leaves to others.
 const CHAIN: &str = "DOCKER-USER";
-/// The longest time for one rule.
-const RULE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Makes addresses so.
 pub struct AddressDriver {
@@ -103,34 +101,20 @@ fn failed(error: &impl std::fmt::Display) -> DriverError {
 /// Lets what a bridge forwards through Docker's rules, which refuse all that is not Docker's own. Nothing to do where
 /// Docker made no rules.
 async fn let_through(bridge: &str) -> Result<(), DriverError> {
-    if !iptables(&["-n", "-L", CHAIN]).await?.0 {
+    if !iptables::run(["-n", "-L", CHAIN]).await?.0 {
         return Ok(());
     }
     for side in ["-i", "-o"] {
         let rule = [CHAIN, side, bridge, "-j", "ACCEPT"];
-        if iptables(&[&["-C"], &rule[..]].concat()).await?.0 {
+        if iptables::run([&["-C"], &rule[..]].concat()).await?.0 {
             continue;
         }
-        let (done, said) = iptables(&[&["-I"], &rule[..]].concat()).await?;
+        let (done, said) = iptables::run([&["-I"], &rule[..]].concat()).await?;
         if !done {
             return Err(DriverError::failed(format!("let {bridge} through {CHAIN}: {said}"), None));
         }
     }
     Ok(())
-}
-
-/// Whether `iptables` did what it was told, and what it said otherwise. Where it is missing there are no rules.
-async fn iptables(words: &[&str]) -> Result<(bool, String), DriverError> {
-    let mut command = Command::new("iptables");
-    command.args(["-w", "5"]).args(words).kill_on_drop(true);
-    match timeout(RULE_LIMIT, command.output()).await {
-        Err(_) => Err(DriverError::Timeout { what: "iptables".into(), limit: RULE_LIMIT }),
-        Ok(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok((false, "iptables is not installed".into()))
-        }
-        Ok(Err(error)) => Err(DriverError::failed(format!("run iptables: {error}"), None)),
-        Ok(Ok(output)) => Ok((output.status.success(), String::from_utf8_lossy(&output.stderr).trim().to_owned())),
-    }
 }
 
 impl Driver for AddressDriver {

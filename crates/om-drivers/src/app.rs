@@ -231,12 +231,11 @@ impl AppDriver {
                 command.env_remove(MARK).stdout(Stdio::null()).stderr(Stdio::null());
                 let mut command = tokio::process::Command::from(command);
                 let run = command.kill_on_drop(true).status();
-                match timeout(grace, run).await {
-                    Ok(Err(error)) => return Err(failed(&format!("run {}", words.join(" ")), &error)),
-                    Ok(Ok(_)) => gone(process, grace).await,
-                    // It is ended without that command.
-                    Err(_) => false,
-                };
+                // If that takes too long, the process is ended without it.
+                if let Ok(ran) = timeout(grace, run).await {
+                    ran.map_err(|error| failed(&format!("run {}", words.join(" ")), &error))?;
+                    gone(process, grace).await;
+                }
             } else if let Some(pid) = Pid::from_raw(process.pid) {
                 // It leads a group, as it leads a session. An error means that it is dead.
                 let _ = kill_process_group(pid, Signal::TERM);

@@ -641,27 +641,20 @@ impl<'a> Job<'a> {
     }
 
     fn add_files(&self, kind: Kind, file: &KeyFile, files: &mut BTreeMap<String, Secret>) -> Result<(), DriverError> {
-        let KeyFile { object, key: pattern, path } = file;
+        let KeyFile { object, key: pattern, .. } = file;
         let matching = self.scene.keys.iter().filter(|(name, _)| {
             name.secret == (kind == Kind::Sec) && name.object == *object && is_match(pattern, &name.key)
         });
-        // The part of a pattern's keys that they have in common is not part of the files' names.
-        let common = pattern.find('*').map(|star| pattern[..star].rfind('/').map_or(0, |slash| slash + 1));
         let mut count = 0;
         for (name, value) in matching {
-            let leaf = |key: &str| format!("{}/{key}", path.trim_end_matches('/'));
-            let destination = match common {
-                Some(common) => leaf(&name.key[common..]),
-                None if path.ends_with('/') => leaf(name.key.rsplit('/').next().unwrap_or(&name.key)),
-                None => path.clone(),
-            };
+            let destination = file.destination(&name.key);
             if destination.split('/').any(|part| part == "..") || destination.contains([':', '\0']) {
                 return Err(failed(format!("use key {} of {}", name.key, self.object(kind, object)), "it is no path"));
             }
             files.insert(destination, value.clone());
             count += 1;
         }
-        if count == 0 && common.is_none() {
+        if count == 0 && !pattern.contains('*') {
             return Err(self.missing(kind, object, pattern));
         }
         Ok(())

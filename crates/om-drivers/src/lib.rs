@@ -1,4 +1,4 @@
-//! Makes resources so: containers, addresses, volumes, directories. The only crate that touches Docker, mounts or
+//! Makes resources so: containers, addresses, volumes, directories, processes. The only crate that touches Docker, mounts or
 //! namespaces.
 
 pub mod address;
@@ -8,6 +8,7 @@ pub mod directory;
 pub mod docker;
 pub mod fake;
 pub mod flag;
+mod iptables;
 pub mod loopdisk;
 pub mod marks;
 pub mod netns;

@@ -130,19 +130,12 @@ fn place(
     mode: u32,
     owner: Owner<'_>,
 ) -> Result<(), DriverError> {
-    let common = file.key.find('*').map(|star| file.key[..star].rfind('/').map_or(0, |slash| slash + 1));
     let keys = scene
         .keys
         .iter()
         .filter(|(name, _)| name.secret == secret && name.object == file.object && is_match(&file.key, &name.key));
     for (name, value) in keys {
-        let path = match common {
-            Some(common) => format!("{}/{}", file.path.trim_end_matches('/'), &name.key[common..]),
-            None if file.path.ends_with('/') || file.path.is_empty() => {
-                format!("{}{}", file.path, name.key.rsplit('/').next().unwrap_or(&name.key))
-            }
-            None => file.path.clone(),
-        };
+        let path = file.destination(&name.key);
         let (parent, leaf) = path.rsplit_once('/').unwrap_or(("", &path));
         let what = format!("write {path} of volume {}", claim.name);
         if leaf.is_empty() || leaf == "." || leaf == ".." {

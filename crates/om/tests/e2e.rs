@@ -416,17 +416,18 @@ fn docker_or_not_a_plain_process_is_supervised() {
 /// A password that must be found nowhere.
 const PASSWORD: &str = "correct-horse-battery";
 
-/// Our own registry, where only `anna` may come in.
+/// Our own registry, with this section `auth`.
+fn registry(auth: &str) -> Server {
+    let config =
+        format!("version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {{data}}\nhttp:\n  addr: {{addr}}\n{auth}");
+    Setup::new(&registry_program().display().to_string(), &config).start()
+}
+
+/// One where only `anna` may come in.
 fn private_registry(dir: &Path) -> Server {
     let users = dir.join("htpasswd");
     must("htpasswd", &["-Bbc", &users.display().to_string(), "anna", PASSWORD]);
-    let program = registry_program();
-    let config = format!(
-        "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {{data}}\nhttp:\n  addr: {{addr}}\nauth:\n  htpasswd:\n    \
-         realm: r\n    path: {}\n",
-        users.display()
-    );
-    Setup::new(&program.display().to_string(), &config).start()
+    registry(&format!("auth:\n  htpasswd:\n    realm: r\n    path: {}\n", users.display()))
 }
 
 /// Cargo puts the programs of one build side by side.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::*;
 
-/// A zone with so many servers, each with an address.
-fn zone(servers: u8) -> Zone {
+/// The zone of a cluster with so many servers, each with an address, and no services.
+pub(crate) fn zone_of(cluster: &str, servers: u8) -> Zone {
     let view = View {
         me: "a".parse().unwrap(),
         members: Vec::new(),
@@ -23,7 +23,11 @@ fn zone(servers: u8) -> Zone {
     };
     let servers = (1..=servers).map(|last| IpAddr::from([169, 254, 53, last])).collect();
     let networks = vec!["10.22.0.0/16".parse().unwrap()];
-    Zone::of(&view, &Ground { cluster: "homepool2".into(), servers, networks, ..Ground::default() }, 7)
+    Zone::of(&view, &Ground { cluster: cluster.into(), servers, networks, ..Ground::default() }, 7)
+}
+
+fn zone(servers: u8) -> Zone {
+    zone_of("homepool2", servers)
 }
 
 fn query(name: &str, kind: RecordType, payload: Option<u16>) -> Message {

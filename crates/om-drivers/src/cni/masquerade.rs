@@ -2,14 +2,11 @@
 //! when the interface is gone, as after the death of a container, and a rule that stays keeps its chain from going ever
 //! after. Does not own any other rule.
 
-use std::{io, time::Duration};
-
 use om_core::driver::DriverError;
 use sha2::{Digest as _, Sha512};
-use tokio::{process::Command, time::timeout};
 
-/// The longest time for one call.
-const LIMIT: Duration = Duration::from_secs(10);
+use crate::iptables;
+
 /// The length of a chain's name, as the plugins make it.
 const CHAIN: usize = 28;
 
@@ -86,19 +83,8 @@ pub(super) async fn remove(network: &str, container: &str) -> Result<(), DriverE
     Ok(())
 }
 
-/// Whether `iptables` did it, and what it printed.
 async fn iptables(words: &[String]) -> Result<(bool, String), DriverError> {
-    let mut command = Command::new("iptables");
-    command.args(["-w", "5", "-t", "nat"]).args(words).kill_on_drop(true);
-    match timeout(LIMIT, command.output()).await {
-        Err(_) => Err(DriverError::Timeout { what: "iptables".into(), limit: LIMIT }),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok((false, String::new())),
-        Ok(Err(error)) => Err(DriverError::failed(format!("run iptables: {error}"), None)),
-        Ok(Ok(output)) => {
-            let said = if output.status.success() { &output.stdout } else { &output.stderr };
-            Ok((output.status.success(), String::from_utf8_lossy(said).trim().to_owned()))
-        }
-    }
+    iptables::run(["-t", "nat"].into_iter().chain(words.iter().map(String::as_str))).await
 }
 
 #[cfg(test)]

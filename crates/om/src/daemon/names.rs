@@ -16,7 +16,7 @@ use om_core::{
     zone::{Ground, Zone},
 };
 use om_dns::server::{self, Bound, Upstream};
-use tokio::{process::Command, sync::watch, task::JoinSet, time::sleep};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 use crate::{
     api::{self, server::Refusal},
@@ -32,8 +32,6 @@ const NONE: &str = "none";
 const RETRY: Duration = Duration::from_secs(10);
 /// How long the servers of the node are believed to be the same.
 const KEPT: Duration = Duration::from_secs(2);
-/// The longest wait for `ip`.
-const LIMIT: Duration = Duration::from_secs(10);
 /// Names of ports (services(5)).
 const SERVICES: &str = "/etc/services";
 
@@ -63,8 +61,7 @@ pub struct Names {
     zone: watch::Sender<Arc<Zone>>,
     places: Mutex<Vec<Place>>,
     port: Option<u16>,
-    /// Servers that the cluster's configuration names; none: those of the node.
-    upstream: Vec<SocketAddr>,
+    upstream: Upstream,
 }
 
 impl Names {
@@ -79,7 +76,7 @@ impl Names {
         let place = |address: &IpAddr| Place { address: *address, bound: None, listens: None, problem: None };
         let places = if port.is_some() { world.dns.iter().map(place).collect() } else { Vec::new() };
         let servers = upstream.split_whitespace().filter_map(|word| Some(SocketAddr::new(word.parse().ok()?, 53)));
-        let upstream = servers.filter(|server| !world.dns.contains(&server.ip())).collect();
+        let upstream = upstream_of(servers.filter(|server| !world.dns.contains(&server.ip())).collect(), &world.dns);
         Self { ground, zone: watch::Sender::new(Arc::default()), places: Mutex::new(places), port, upstream }
     }
 
@@ -126,12 +123,11 @@ impl Names {
 
     /// Answers, until it is dropped. Addresses that could not be taken are tried again and again.
     pub async fn serve(&self) {
-        let upstream = self.upstream();
         let mut serving = JoinSet::new();
         loop {
             let bound: Vec<Bound> = self.lock().iter_mut().filter_map(|place| place.bound.take()).collect();
             for bound in bound {
-                serving.spawn(server::serve(bound, self.zone.subscribe(), Arc::clone(&upstream)));
+                serving.spawn(server::serve(bound, self.zone.subscribe(), Arc::clone(&self.upstream)));
             }
             if self.lock().iter().all(|place| place.listens.is_some()) {
                 // Ends with the daemon only.
@@ -140,27 +136,6 @@ impl Names {
             sleep(RETRY).await;
             self.bind().await;
         }
-    }
-
-    /// Who is asked for what is not of the zone. The node's servers are read again after some seconds, as they change
-    /// with its networks.
-    fn upstream(&self) -> Upstream {
-        let (fixed, own) = (self.upstream.clone(), self.ground.servers.clone());
-        let kept: Mutex<Option<(Instant, Vec<SocketAddr>)>> = Mutex::default();
-        Arc::new(move || {
-            if !fixed.is_empty() {
-                return fixed.clone();
-            }
-            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            match &*kept {
-                Some((read, servers)) if read.elapsed() < KEPT => servers.clone(),
-                _ => {
-                    let servers = resolver::servers(Path::new("/"), &own);
-                    *kept = Some((Instant::now(), servers.clone()));
-                    servers
-                }
-            }
-        })
     }
 
     /// The zone and how it is answered, for callers.
@@ -178,7 +153,7 @@ impl Names {
             zone: format!("{}.", self.ground.cluster),
             listen: places.iter().filter_map(|place| Some(place.listens?.to_string())).collect(),
             problems: places.iter().filter_map(|place| place.problem.clone()).collect(),
-            upstream: (self.upstream())().iter().map(ToString::to_string).collect(),
+            upstream: (self.upstream)().iter().map(ToString::to_string).collect(),
             resolver: found.kind().as_str().into(),
             wired: found.is_wired(&self.ground.servers, &self.ground.cluster),
             records: zone.records().map(record).collect(),
@@ -214,6 +189,27 @@ impl Names {
     }
 }
 
+/// Who is asked for what is not of the zone: `fixed`, or if there are none the node's servers but `own`. Those are read
+/// again after some seconds, as they change with its networks.
+fn upstream_of(fixed: Vec<SocketAddr>, own: &[IpAddr]) -> Upstream {
+    let own = own.to_vec();
+    let kept: Mutex<Option<(Instant, Vec<SocketAddr>)>> = Mutex::default();
+    Arc::new(move || {
+        if !fixed.is_empty() {
+            return fixed.clone();
+        }
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*kept {
+            Some((read, servers)) if read.elapsed() < KEPT => servers.clone(),
+            _ => {
+                let servers = resolver::servers(Path::new("/"), &own);
+                *kept = Some((Instant::now(), servers.clone()));
+                servers
+            }
+        }
+    })
+}
+
 /// Takes an address; a link-local one is put on `lo` where it is missing.
 async fn take(address: IpAddr, port: u16) -> Result<(Bound, SocketAddr), String> {
     let failed = |error: io::Error| {
@@ -228,7 +224,7 @@ async fn take(address: IpAddr, port: u16) -> Result<(Bound, SocketAddr), String>
     };
     let bound = match Bound::new(address, port).await {
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && is_link_local(address) => {
-            put_on_loopback(address).await?;
+            resolver::run(&["ip", "address", "add", &format!("{address}/32"), "dev", "lo"]).await?;
             Bound::new(address, port).await
         }
         bound => bound,
@@ -240,19 +236,6 @@ async fn take(address: IpAddr, port: u16) -> Result<(Bound, SocketAddr), String>
 
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(address) if address.is_link_local())
-}
-
-async fn put_on_loopback(address: IpAddr) -> Result<(), String> {
-    let words = format!("address add {address}/32 dev lo");
-    let output = Command::new("ip").args(words.split(' ')).kill_on_drop(true).output();
-    match tokio::time::timeout(LIMIT, output).await {
-        Err(_) => Err(format!("`ip {words}` took longer than {} s", LIMIT.as_secs())),
-        Ok(Err(error)) => Err(format!("run `ip {words}`: {error} (hint: install iproute2)")),
-        Ok(Ok(output)) if !output.status.success() => {
-            Err(format!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim()))
-        }
-        Ok(Ok(_)) => Ok(()),
-    }
 }
 
 /// The names of ports in a text such as `http 80/tcp www`; the first name of a port counts.

@@ -8,12 +8,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use testkit::{
-    engine::Engine,
-    server::{Server, Setup},
-};
+use testkit::engine::Engine;
 
-use crate::{Node, PASSWORD, is_inside, must, registry_program, until};
+use crate::{Node, PASSWORD, is_inside, must, private_registry, registry, until};
 
 /// The text.
 const PAGE: &str = include_str!("../../../../docs/docker-private-registries.md");
@@ -94,13 +91,6 @@ impl<'a> Person<'a> {
     }
 }
 
-/// Our own registry, as `docker.io` and as the private one: the same images, with and without credentials.
-fn registry(auth: &str) -> Server {
-    let config =
-        format!("version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {{data}}\nhttp:\n  addr: {{addr}}\n{auth}");
-    Setup::new(&registry_program().display().to_string(), &config).start()
-}
-
 /// What a terminal was told, a line for each place that was written to.
 fn plain(text: &str) -> String {
     let mut parts = text.split('\u{1b}');
@@ -145,10 +135,7 @@ fn docker_follows_the_page_word_for_word() {
         fs::write(&file, text).unwrap();
         must("mount", &["--bind", &file.display().to_string(), &format!("/etc/{name}")]);
     }
-    let users = files.path().join("htpasswd");
-    must("htpasswd", &["-Bbc", &users.display().to_string(), "anna", PASSWORD]);
-    let auth = format!("auth:\n  htpasswd:\n    realm: r\n    path: {}\n", users.display());
-    let (hub, private) = (registry(""), registry(&auth));
+    let (hub, private) = (registry(""), private_registry(files.path()));
     // Docker speaks plain HTTP with what is on the loopback interface.
     for port in ["80", "443"] {
         let words = ["-t", "nat", "-A", "OUTPUT", "-p", "tcp", "-d", "127.0.0.1", "--dport", port, "-j", "REDIRECT"];
