@@ -2,6 +2,7 @@
 //! a [`Document`] that keeps every character, values for one node ([`resolve`]), and a typed instance ([`schema`]); [`edit`] changes
 //! single keywords, [`evaluated`] is what `print config` shows.
 
+pub mod cluster;
 pub mod convert;
 pub mod diagnostic;
 pub mod document;

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, future::Future, net::IpAddr, path::PathBuf
 
 use crate::{
     instance::{InstanceConfig, Resource},
+    network::Network,
     path::{Name, NodeName, Rid},
     status::ResourceStatus,
 };
@@ -24,6 +25,11 @@ pub trait Driver: Send + Sync {
     fn start<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()>;
     /// Stops it.
     fn stop<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()>;
+    /// Brings files of something that is up to date with `scene`'s keys and files; nothing is restarted, and what is
+    /// not up is left alone. Most have none.
+    fn refresh<'a>(&'a self, _scene: &'a Scene, _resource: &'a Resource) -> Work<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
     /// Destroys what [`Driver::provision`] made, with its data. It is stopped.
     fn unprovision<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()>;
 }
@@ -70,6 +76,10 @@ pub struct Cluster {
     pub nodes: Vec<NodeName>,
     /// Addresses of the cluster's DNS as containers of this node reach it; empty: containers keep the engine's.
     pub dns: Vec<IpAddr>,
+    /// Its networks.
+    pub networks: Vec<Network>,
+    /// The directory of the CNI plugins; none: where distributions put them.
+    pub plugins: Option<PathBuf>,
 }
 
 /// Bytes that are never shown.

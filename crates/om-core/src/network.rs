@@ -18,7 +18,7 @@ pub struct Subnet {
 /// A text that is no network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is no network (hint: an address and a prefix from 8 to 30, such as 10.22.0.0/16)")]
-pub struct SubnetError(String);
+pub struct SubnetError(pub String);
 
 impl Subnet {
     /// Its first address.
@@ -149,14 +149,18 @@ impl Network {
         format!("obr_{}", self.name)
     }
 
+    /// Whether its name is one: 1 to 11 lower-case letters, digits and hyphens.
+    pub fn has_name(&self) -> bool {
+        (1..=11).contains(&self.name.len())
+            && self.name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-')
+    }
+
     /// What a node hands out.
     ///
     /// # Errors
     /// If there is nothing left for it, or the network's name is none.
     pub fn part(&self, nodes: &[NodeName], node: &NodeName) -> Result<Subnet, NetworkError> {
-        let fits = (1..=11).contains(&self.name.len())
-            && self.name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
-        if !fits {
+        if !self.has_name() {
             return Err(NetworkError::Name(self.name.clone()));
         }
         if self.kind == NetworkType::Bridge {
@@ -182,19 +186,6 @@ impl Network {
         let portmap = r#"{"type":"portmap","snat":true,"capabilities":{"portMappings":true}}"#.to_owned();
         if ports { vec![bridge, portmap] } else { vec![bridge] }
     }
-}
-
-/// Pairs of networks that have addresses in common.
-pub fn overlapping(networks: &[Network]) -> Vec<(&str, &str)> {
-    let mut all = Vec::new();
-    for (i, one) in networks.iter().enumerate() {
-        for other in &networks[i + 1..] {
-            if one.subnet.overlaps(other.subnet) {
-                all.push((one.name.as_str(), other.name.as_str()));
-            }
-        }
-    }
-    all
 }
 
 #[cfg(test)]

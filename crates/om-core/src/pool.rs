@@ -7,6 +7,20 @@ use crate::{
     instance::{Access, VolumeClaim},
 };
 
+/// The pool that is there when none is configured.
+pub const DEFAULT: &str = "default";
+
+/// A pool of the cluster's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// What it makes volumes of.
+    pub kind: PoolType,
+    /// The directory that volumes are in; none: one of the daemon's own. A shared one has one.
+    pub path: Option<String>,
+}
+
 /// What a pool makes volumes of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolType {

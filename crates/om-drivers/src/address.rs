@@ -5,7 +5,6 @@ use std::{path::PathBuf, sync::Arc};
 use om_core::{
     driver::{Driver, DriverError, Scene, Work},
     instance::{CniIp, Resource, ResourceKind},
-    network::Network,
     path::Rid,
     status::{Provisioned, ResourceStatus, Severity, Status},
 };
@@ -22,7 +21,6 @@ const CHAIN: &str = "DOCKER-USER";
 /// Makes addresses so.
 pub struct AddressDriver {
     cni: Cni,
-    networks: Vec<Network>,
     sandboxes: Arc<dyn Sandboxes>,
 }
 
@@ -41,9 +39,13 @@ fn owner<'a>(ip: &'a CniIp, resource: &Resource) -> Result<&'a Rid, DriverError>
 }
 
 impl AddressDriver {
-    /// A driver of these networks, for containers that `sandboxes` finds.
-    pub fn new(cni: Cni, networks: Vec<Network>, sandboxes: Arc<dyn Sandboxes>) -> Self {
-        Self { cni, networks, sandboxes }
+    /// A driver for containers that `sandboxes` finds.
+    pub fn new(cni: Cni, sandboxes: Arc<dyn Sandboxes>) -> Self {
+        Self { cni, sandboxes }
+    }
+
+    fn cni(&self, scene: &Scene) -> Cni {
+        self.cni.with(scene.cluster.plugins.as_deref())
     }
 
     /// What plugins are told. The id is the resource's own, not the container's: it can be given back when that is gone.
@@ -53,22 +55,24 @@ impl AddressDriver {
             netns: netns.to_string_lossy().into_owned(),
             device: ip.ipdev.clone(),
             network: ip.network.clone(),
+            owner: format!("{} of {}", resource.rid, scene.instance.path),
         }
     }
 
     async fn seen(&self, scene: &Scene, resource: &Resource, ip: &CniIp) -> Result<Option<Given>, DriverError> {
         let Some(sandbox) = self.sandboxes.sandbox(scene, owner(ip, resource)?).await? else {
             // Its container died, or was stopped by somebody else: the address is free for others.
-            self.cni.bury(&Self::attachment(scene, resource, ip, PathBuf::new())).await?;
+            self.cni(scene).bury(&Self::attachment(scene, resource, ip, PathBuf::new())).await?;
             return Ok(None);
         };
-        self.cni.check(&Self::attachment(scene, resource, ip, sandbox.netns)).await
+        self.cni(scene).check(&Self::attachment(scene, resource, ip, sandbox.netns)).await
     }
 
     async fn started(&self, scene: &Scene, resource: &Resource) -> Result<(), DriverError> {
         let ip = of(resource)?;
-        let network = self.networks.iter().find(|network| network.name == ip.network).ok_or_else(|| {
-            let known: Vec<&str> = self.networks.iter().map(|network| network.name.as_str()).collect();
+        let networks = &scene.cluster.networks;
+        let network = networks.iter().find(|network| network.name == ip.network).ok_or_else(|| {
+            let known: Vec<&str> = networks.iter().map(|network| network.name.as_str()).collect();
             DriverError::Missing {
                 what: format!("network {} is not configured", ip.network),
                 hint: Some(format!(
@@ -87,7 +91,7 @@ impl AddressDriver {
             });
         };
         let attachment = Self::attachment(scene, resource, ip, sandbox.netns);
-        let given = self.cni.add(&attachment, network, part, &ip.expose).await?;
+        let given = self.cni(scene).add(&attachment, network, part, &ip.expose).await?;
         let_through(&network.bridge()).await?;
         scene.progress.tell(format!("{} has {}/{}", ip.ipdev, given.address, given.prefix));
         Ok(())
@@ -153,7 +157,7 @@ impl Driver for AddressDriver {
         Box::pin(async move {
             let ip = of(resource)?;
             // Which namespace it was is in the record of what was given.
-            self.cni.del(&Self::attachment(scene, resource, ip, PathBuf::new())).await
+            self.cni(scene).del(&Self::attachment(scene, resource, ip, PathBuf::new())).await
         })
     }
 

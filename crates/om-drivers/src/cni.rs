@@ -4,12 +4,12 @@
 mod masquerade;
 
 use std::{
-    collections::BTreeSet,
     ffi::OsStr,
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
@@ -39,11 +39,12 @@ const MAX_OUTPUT: u64 = 1024 * 1024;
 /// Where distributions put plugins.
 const PLACES: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
 
-/// Runs plugins, one at a time: they share the bridge and the book of addresses.
+/// Runs plugins, one at a time: they share the bridge and the book of addresses. Clones wait for each other.
+#[derive(Clone)]
 pub struct Cni {
     plugins: Vec<PathBuf>,
     state: PathBuf,
-    lock: Mutex<()>,
+    lock: Arc<Mutex<()>>,
 }
 
 /// A network namespace that is to have an address.
@@ -57,6 +58,8 @@ pub struct Attachment {
     pub device: String,
     /// The network's name.
     pub network: String,
+    /// Whose it is, for people.
+    pub owner: String,
 }
 
 /// An address that was given.
@@ -84,10 +87,16 @@ fn failed(what: String, error: impl std::fmt::Display) -> DriverError {
 }
 
 impl Cni {
-    /// With plugins from `plugins`, or from where distributions put them; what is given is kept in `state`.
-    pub fn new(plugins: Option<PathBuf>, state: PathBuf) -> Self {
-        let plugins = plugins.map_or_else(|| PLACES.map(PathBuf::from).to_vec(), |dir| vec![dir]);
-        Self { plugins, state, lock: Mutex::new(()) }
+    /// With plugins from where distributions put them; what is given is kept in `state`.
+    pub fn new(state: PathBuf) -> Self {
+        Self { plugins: PLACES.map(PathBuf::from).to_vec(), state, lock: Arc::default() }
+    }
+
+    /// The same with plugins from this directory, if there is one.
+    #[must_use]
+    pub fn with(&self, plugins: Option<&Path>) -> Self {
+        let other = plugins.map(|dir| vec![dir.to_owned()]);
+        Self { plugins: other.unwrap_or_else(|| self.plugins.clone()), ..self.clone() }
     }
 
     /// Gives an address, or says which one was given before and is still there.
@@ -112,6 +121,10 @@ impl Cni {
             self.give_back(&record).await?;
         }
         let ports = ports(expose);
+        fs::create_dir_all(&self.state)
+            .await
+            .map_err(|error| failed(format!("make {}", self.state.display()), error))?;
+        self.check_ports(attachment, &ports).await?;
         let book = self.state.join("networks");
         let mut plugins = Vec::new();
         for plugin in network.plugins(part, !ports.is_empty()) {
@@ -190,31 +203,39 @@ impl Cni {
         }
     }
 
-    /// Gives back what containers have that are no more. Returns how many.
-    ///
-    /// # Errors
-    /// If what is kept cannot be read, or a plugin fails.
-    pub async fn reap(&self, living: &BTreeSet<String>) -> Result<usize, DriverError> {
-        let _one = self.lock.lock().await;
+    /// Ports of the host belong to one at a time: for two, the plugin would make rules of which only the first counts.
+    async fn check_ports(&self, attachment: &Attachment, ports: &[Value]) -> Result<(), DriverError> {
+        if ports.is_empty() {
+            return Ok(());
+        }
         let what = || format!("read {}", self.state.display());
-        let mut dir = match fs::read_dir(&self.state).await {
-            Ok(dir) => dir,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(failed(what(), error)),
-        };
-        let mut count = 0;
+        let mut dir = fs::read_dir(&self.state).await.map_err(|error| failed(what(), error))?;
         while let Some(entry) = dir.next_entry().await.map_err(|error| failed(what(), error))? {
             let path = entry.path();
-            if path.extension() != Some(OsStr::new("json")) {
+            if path.extension() != Some(OsStr::new("json")) || path == self.place(attachment) {
                 continue;
             }
-            let Some(record) = read_record(&path).await? else { continue };
-            if !living.contains(&record.attachment.container) {
-                self.give_back(&record).await?;
-                count += 1;
+            let Some(other) = read_record(&path).await? else { continue };
+            let is_same = |port: &&Value| other.ports.iter().any(|one| port_of(one) == port_of(port));
+            if let Some((port, protocol)) = ports.iter().find(is_same).and_then(port_of) {
+                let whose = &other.attachment.owner;
+                let what = format!("port {port}/{protocol} of this node belongs to {whose}");
+                return Err(DriverError::failed(what, "choose another one in `expose`".to_owned()));
             }
         }
-        Ok(count)
+        for (port, protocol) in ports.iter().filter_map(port_of) {
+            let address = (Ipv4Addr::UNSPECIFIED, port);
+            let bound = match protocol {
+                "udp" => std::net::UdpSocket::bind(address).map(|_| ()),
+                _ => std::net::TcpListener::bind(address).map(|_| ()),
+            };
+            if bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse) {
+                let what = format!("port {port}/{protocol} of this node is taken by another program");
+                let option = if protocol == "udp" { "u" } else { "t" };
+                return Err(DriverError::failed(what, format!("ss -ln{option}p 'sport = :{port}' shows which")));
+            }
+        }
+        Ok(())
     }
 
     fn place(&self, attachment: &Attachment) -> PathBuf {
@@ -229,7 +250,6 @@ impl Cni {
         let path = self.place(&record.attachment);
         let text = serde_json::to_vec(record).expect("a record is JSON");
         let written = async {
-            fs::create_dir_all(&self.state).await?;
             let new = path.with_extension("new");
             let mut file = fs::File::create(&new).await?;
             file.write_all(&text).await?;
@@ -386,6 +406,11 @@ async fn read_record(path: &Path) -> Result<Option<Record>, DriverError> {
 
 fn name_of(plugin: &Value) -> &str {
     plugin.get("type").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The port of the host and the protocol of what [`ports`] made.
+fn port_of(port: &Value) -> Option<(u16, &str)> {
+    Some((u16::try_from(port.get("hostPort")?.as_u64()?).ok()?, port.get("protocol")?.as_str()?))
 }
 
 /// The first address of a result.

@@ -349,11 +349,7 @@ impl DockerDriver {
         let Job { container, scene, .. } = job;
         let name = &container.name;
         let files = job.files()?;
-        let place = |user: &str| {
-            let user = container.user.as_deref().unwrap_or(user);
-            let written = self.memory.write(name, &files, Reader::of(user));
-            written.map_err(|error| failed(format!("write files of container {name}"), error))
-        };
+        let place = |user: &str| self.place(job, &files, user);
         let found = self.find(job).await.map_err(|error| of_engine(format!("look for container {name}"), &error))?;
         let found = match found {
             Found::Nothing => None,
@@ -402,6 +398,23 @@ impl DockerDriver {
         };
         self.engine.start(&id).await.map_err(|error| of_engine(format!("start container {name}"), &error))?;
         self.outlives_start(&id, name).await
+    }
+
+    /// Writes a container's files for its own user, or the image's.
+    fn place(&self, job: Job<'_>, files: &BTreeMap<String, Secret>, user: &str) -> Result<(), DriverError> {
+        let Job { container, .. } = job;
+        let user = container.user.as_deref().unwrap_or(user);
+        let written = self.memory.write(&container.name, files, Reader::of(user));
+        written.map_err(|error| failed(format!("write files of container {}", container.name), error))
+    }
+
+    async fn refreshed(&self, job: Job<'_>) -> Result<(), DriverError> {
+        let name = &job.container.name;
+        let found = self.find(job).await.map_err(|error| of_engine(format!("look for container {name}"), &error))?;
+        match found {
+            Found::Own(facts) if facts.pid().is_some() => self.place(job, &job.files()?, &facts.user),
+            _ => Ok(()),
+        }
     }
 
     /// Variables with secrets need a shell in the image.
@@ -733,6 +746,10 @@ impl Driver for DockerDriver {
 
     fn stop<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {
         Box::pin(async move { self.stopped(Job::new(scene, resource)?).await })
+    }
+
+    fn refresh<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {
+        Box::pin(async move { self.refreshed(Job::new(scene, resource)?).await })
     }
 
     fn unprovision<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {

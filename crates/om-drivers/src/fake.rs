@@ -8,7 +8,7 @@ use std::{
 };
 
 use om_core::{
-    driver::{Driver, DriverError, Scene, Work},
+    driver::{Driver, DriverError, Scene, Secret, Work},
     instance::{Namespace, Resource, ResourceKind},
     path::{ObjectPath, Rid},
     plan::Verb,
@@ -46,6 +46,7 @@ struct World {
     unknown: bool,
     steps: u64,
     log: Vec<String>,
+    files: BTreeMap<Key, BTreeMap<String, Secret>>,
 }
 
 /// A resource that runs: which making of it, and which making of the one whose network it lives in.
@@ -89,6 +90,11 @@ impl Fake {
     /// What was made, sorted.
     pub fn made(&self) -> Vec<(ObjectPath, Rid)> {
         self.world(|world| world.made.iter().cloned().collect())
+    }
+
+    /// The files that a resource was given when it was started or refreshed last: path, bytes.
+    pub fn files(&self, path: &ObjectPath, rid: &Rid) -> BTreeMap<String, Secret> {
+        self.world(|world| world.files.get(&(path.clone(), rid.clone())).cloned().unwrap_or_default())
     }
 
     /// Takes the steps done so far, such as `start container#1`.
@@ -146,6 +152,7 @@ impl World {
                 if matches!(resource.kind, ResourceKind::Volume(_)) && !scene.volumes.contains_key(&resource.rid) {
                     return Err(DriverError::failed("the volume is not up", None));
                 }
+                self.files.insert(key.clone(), scene.files.iter().cloned().collect());
                 self.up.insert(key, Running { number, lives_in });
             }
         }
@@ -202,6 +209,12 @@ impl Driver for Fake {
 
     fn start<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {
         Box::pin(self.step(Verb::Start, scene, resource))
+    }
+
+    fn refresh<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {
+        let key = (scene.instance.path.clone(), resource.rid.clone());
+        self.world(|world| world.files.insert(key, scene.files.iter().cloned().collect()));
+        Box::pin(async { Ok(()) })
     }
 
     fn stop<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {

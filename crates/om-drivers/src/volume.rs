@@ -2,7 +2,7 @@
 //! whether the service uses it. Does not own the volume, which is an object of its own.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     os::fd::OwnedFd,
     path::Path,
 };
@@ -63,8 +63,23 @@ fn enter(head: &Path, path: &str, mode: u32) -> io::Result<OwnedFd> {
     Ok(dir)
 }
 
-/// Writes a file in an open directory: whole or not at all.
+/// Whether a file in an open directory is as it should be.
+fn is_so(dir: &OwnedFd, name: &str, bytes: &[u8], mode: u32) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = openat(dir, name, flags, Mode::empty()).map(std::fs::File::from) else { return false };
+    let (size, limit) = (bytes.len() as u64, bytes.len() as u64 + 1);
+    let fits = file.metadata().is_ok_and(|seen| {
+        seen.is_file() && seen.len() == size && std::os::unix::fs::MetadataExt::mode(&seen) & 0o7777 == mode
+    });
+    let mut old = Vec::new();
+    fits && file.take(limit).read_to_end(&mut old).is_ok() && old == bytes
+}
+
+/// Writes a file in an open directory: whole or not at all. One that is as it should be is left alone.
 fn write(dir: &OwnedFd, name: &str, bytes: &[u8], mode: u32) -> io::Result<()> {
+    if is_so(dir, name, bytes, mode) {
+        return Ok(());
+    }
     let new = format!(".{name}.om-new");
     match unlinkat(dir, &new, AtFlags::empty()) {
         Ok(()) | Err(rustix::io::Errno::NOENT) => {}
@@ -175,6 +190,18 @@ impl Driver for VolumeDriver {
 
     fn start<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {
         Box::pin(async move { self.started(scene, resource) })
+    }
+
+    fn refresh<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {
+        Box::pin(async move {
+            let claim = of(resource)?;
+            let Some((head, read_only)) = scene.volumes.get(&resource.rid) else { return Ok(()) };
+            let has_files = !claim.configs.is_empty() || !claim.secrets.is_empty();
+            if *read_only || !has_files || !self.used.has(scene, &resource.rid) {
+                return Ok(());
+            }
+            self.fill(scene, claim, head)
+        })
     }
 
     fn stop<'a>(&'a self, scene: &'a Scene, resource: &'a Resource) -> Work<'a, ()> {

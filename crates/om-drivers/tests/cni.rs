@@ -1,6 +1,6 @@
 //! Real plugins, in network and mount namespaces of the test's own.
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use om_core::network::{Network, Subnet};
 use om_drivers::cni::{Attachment, Cni};
@@ -43,6 +43,7 @@ fn named(container: &str) -> Attachment {
         netns: format!("/run/netns/{container}"),
         device: "eth12".into(),
         network: "default".into(),
+        owner: format!("ip#1 of {container}"),
     }
 }
 
@@ -63,7 +64,7 @@ async fn an_address_is_given_once_and_given_back() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let cni = Cni::new(None, dir.path().to_owned());
+    let cni = Cni::new(dir.path().to_owned());
     let (network, part) = network();
     let one = attachment("one");
     assert_eq!(cni.check(&one).await.unwrap(), None);
@@ -92,7 +93,7 @@ async fn a_port_of_the_host_is_looked_after() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let cni = Cni::new(None, dir.path().to_owned());
+    let cni = Cni::new(dir.path().to_owned());
     let (network, part) = network();
     let one = attachment("one");
     let expose = om_core::instance::Expose { port: 80, protocol: "tcp".into(), host_port: Some(8080) };
@@ -112,15 +113,17 @@ async fn what_the_dead_had_is_given_back() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let cni = Cni::new(None, dir.path().to_owned());
+    let cni = Cni::new(dir.path().to_owned());
     let (network, part) = network();
     for name in ["one", "two", "three"] {
         cni.add(&attachment(name), &network, part, &[]).await.unwrap();
     }
     run("ip", &["netns", "del", "two"]);
-    let living: BTreeSet<String> = ["one".to_owned()].into();
-    assert_eq!(cni.reap(&living).await.unwrap(), 2);
-    assert_eq!(cni.reap(&living).await.unwrap(), 0);
+    cni.bury(&named("two")).await.unwrap();
+    // This one lives.
+    cni.bury(&named("three")).await.unwrap();
+    assert_eq!(files(dir.path()), 2);
+    cni.del(&named("three")).await.unwrap();
     assert_eq!(files(dir.path()), 1);
     // Rules that lead to nobody would keep their chains for ever.
     let rules = run("iptables", &["-t", "nat", "-S"]);
@@ -140,7 +143,7 @@ async fn an_address_is_buried_only_with_its_namespace() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let cni = Cni::new(None, dir.path().to_owned());
+    let cni = Cni::new(dir.path().to_owned());
     let (network, part) = network();
     cni.add(&attachment("one"), &network, part, &[]).await.unwrap();
     cni.bury(&named("one")).await.unwrap();
@@ -164,7 +167,7 @@ async fn what_cannot_be_given_leaves_nothing_behind() {
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(error.hint().is_some(), hint, "{error}");
     };
-    let nowhere = Cni::new(Some("/nonexistent".into()), dir.path().join("a"));
+    let nowhere = Cni::new(dir.path().join("a")).with(Some("/nonexistent".as_ref()));
     check(&nowhere, &one, "CNI plugin bridge is not in /nonexistent", true).await;
 
     // The first plugin of a list works, the second fails half-way.
@@ -176,7 +179,7 @@ async fn what_cannot_be_given_leaves_nothing_behind() {
     let broken = plugins.join("portmap");
     fs::write(&broken, "#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exit\necho '{\"code\": 7, \"msg\": \"no room\", \"details\": \"at all\"}'\nexit 1\n").unwrap();
     run("chmod", &["+x", broken.to_str().unwrap()]);
-    let cni = Cni::new(Some(plugins), dir.path().join("b"));
+    let cni = Cni::new(dir.path().join("b")).with(Some(&plugins));
     let expose = om_core::instance::Expose { port: 80, protocol: "tcp".into(), host_port: Some(8080) };
     let error = cni.add(&one, &network, part, &[expose]).await.unwrap_err();
     assert!(error.to_string().contains("portmap ADD for one in network default: no room: at all"), "{error}");
@@ -186,7 +189,7 @@ async fn what_cannot_be_given_leaves_nothing_behind() {
     let small = Network { name: "small".into(), subnet: "10.44.0.0/30".parse().unwrap(), ..network.clone() };
     let of_small = |attachment: Attachment| Attachment { network: "small".into(), ..attachment };
     let one = of_small(one);
-    let cni = Cni::new(None, dir.path().join("c"));
+    let cni = Cni::new(dir.path().join("c"));
     cni.add(&one, &small, small.subnet, &[]).await.unwrap();
     let error = cni.add(&of_small(attachment("two")), &small, small.subnet, &[]).await.unwrap_err();
     assert!(error.to_string().contains("no IP addresses available"), "{error}");

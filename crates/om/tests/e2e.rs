@@ -500,6 +500,28 @@ fn docker_pushes_to_the_registry_of_the_page() {
     docker.run(&["rmi", &image]);
     assert_eq!(docker.pull(&image), digest);
     assert!(!node.log().contains(password.trim()));
+
+    // Its certificate is renewed while it runs: the registry serves the new one, the engine trusts it.
+    let before = node.containers();
+    let address = must("getent", &["ahostsv4", "private.test.svc.default"]);
+    let address = address.split_whitespace().next().unwrap().to_owned();
+    let served = || {
+        must(
+            "sh",
+            &[
+                "-c",
+                &format!(
+                    "openssl s_client -connect {address}:5000 </dev/null 2>/dev/null | openssl x509 -noout -serial"
+                ),
+            ],
+        )
+    };
+    let old = served();
+    node.om_ok(&["test/sec/private.tls", "remove", "--key", "private_key"]);
+    until("the registry serves another certificate", || served() != old);
+    docker.run(&["rmi", &image]);
+    assert_eq!(docker.pull(&image), digest);
+    assert_eq!(node.containers(), before);
     node.om_ok(&["test/private", "purge"]);
     node.om_ok(&["dns", "setup", "--undo", "--yes"]);
     assert_eq!(fs::read_to_string(resolv_conf.path()).unwrap(), "");

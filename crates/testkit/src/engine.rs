@@ -28,7 +28,9 @@ const STORAGE: &[&str] = &["overlay2", "vfs"];
 #[derive(Debug)]
 pub struct Engine {
     // Fields drop in this order: first the engine, then its files.
-    _process: Process,
+    process: Process,
+    storage: &'static str,
+    options: Vec<String>,
     host: String,
     runs_containers: bool,
     clients: AtomicU32,
@@ -63,13 +65,34 @@ impl Engine {
             let up = || process.ended().is_some() || client.try_run(&["version"]).success;
             if wait_until(START_LIMIT, up) && process.ended().is_none() {
                 let clients = AtomicU32::new(0);
-                let mut engine = Self { _process: process, host, runs_containers: false, clients, dir };
+                let options = options.iter().map(|option| (*option).to_owned()).collect();
+                let mut engine = Self { process, storage, options, host, runs_containers: false, clients, dir };
                 engine.runs_containers = engine.probe();
                 return engine;
             }
             logs += &process.log();
         }
         panic!("dockerd does not start with any of {STORAGE:?}:\n{logs}");
+    }
+
+    /// Ends the engine; its containers end as well, unless it has live-restore.
+    pub fn stop(&mut self) {
+        self.process.stop();
+    }
+
+    /// Kills the engine at once. Its containers go on until the next one ends them.
+    pub fn kill9(&mut self) {
+        self.process.kill9();
+    }
+
+    /// Starts it again, with all that it has on disk.
+    #[track_caller]
+    pub fn start_again(&mut self) {
+        let (root, etc) = (self.dir.path().join(self.storage), self.dir.path().join(ETC));
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        self.process = spawn(&root, &etc, &self.host, self.storage, &options);
+        let client = self.client();
+        assert!(wait_until(START_LIMIT, || client.try_run(&["version"]).success), "{}", self.process.log());
     }
 
     /// A command line for this engine with credentials of its own.

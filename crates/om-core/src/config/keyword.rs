@@ -52,7 +52,8 @@ impl Type {
 /// A keyword.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keyword {
-    /// `DEFAULT`, a group of resources such as `container`, or `*` for all resources.
+    /// `DEFAULT`, a group of resources such as `container`, `*` for all resources, or a group of sections of the
+    /// cluster's configuration such as `pool`.
     pub group: &'static str,
     /// The `type` of the resource that has it; empty: all of the group.
     pub driver: &'static str,
@@ -81,6 +82,15 @@ pub const GROUPS: &[(&str, &[&str])] = &[
     ("sync", &["rsync"]),
 ];
 
+/// Groups of sections of the cluster's configuration, with their types; the first is the default.
+pub const CLUSTER_GROUPS: &[(&str, &[&str])] =
+    &[("cluster", &[""]), ("cni", &[""]), ("network", &NETWORK_TYPES), ("pool", &POOL_TYPES)];
+
+/// Types of networks.
+const NETWORK_TYPES: [&str; 2] = ["bridge", "routed_bridge"];
+/// Types of pools.
+const POOL_TYPES: [&str; 3] = ["directory", "loop", "shared"];
+
 const fn kw(
     place: (&'static str, &'static str, Inherit),
     name: &'static str,
@@ -104,10 +114,15 @@ const VOLUME_HEAD: (&str, &str, Inherit) = ("volume", "", Inherit::LeafThenHead)
 const DIRECTORY: (&str, &str, Inherit) = ("fs", "directory", Inherit::Leaf);
 const LOOP: (&str, &str, Inherit) = ("disk", "loop", Inherit::Leaf);
 const APP: (&str, &str, Inherit) = ("app", "", Inherit::Leaf);
+const CLUSTER: (&str, &str, Inherit) = ("cluster", "", Inherit::Leaf);
+const CNI: (&str, &str, Inherit) = ("cni", "", Inherit::Leaf);
+const NETWORK: (&str, &str, Inherit) = ("network", "", Inherit::Leaf);
+const ROUTED: (&str, &str, Inherit) = ("network", "routed_bridge", Inherit::Leaf);
+const POOL: (&str, &str, Inherit) = ("pool", "", Inherit::Leaf);
 
 const ACCESS: Type = Type::Choice(&["rwo", "roo", "rwx", "rox"]);
 
-/// Every keyword: of `[DEFAULT]`, of all resources, then by group.
+/// Every keyword: of `[DEFAULT]`, of all resources, then by group; those of the cluster's configuration at the end.
 pub const KEYWORDS: &[Keyword] = &[
     kw(
         HEAD,
@@ -465,6 +480,86 @@ pub const KEYWORDS: &[Keyword] = &[
     kw(APP, "user", Type::Text, None, "The user that it runs as.", "www-data"),
     kw(APP, "cwd", Type::Text, None, "Its working directory.", "/srv"),
     kw(APP, "environment", Type::Words, None, "NAME=VALUE words.", "LEVEL=debug"),
+    kw(
+        CLUSTER,
+        "name",
+        Type::Text,
+        Some("default"),
+        "The name of the cluster: the zone of its DNS. Services get new certificates when it changes.",
+        "homepool2",
+    ),
+    kw(
+        CLUSTER,
+        "nodes",
+        Type::List,
+        None,
+        "The nodes of the cluster, in order. Without it: the node itself.",
+        "alpha beta",
+    ),
+    kw(
+        CLUSTER,
+        "dns",
+        Type::List,
+        Some("169.254.53.53"),
+        "Addresses at which each node answers the cluster's names; link-local ones are put on `lo`. `none`: it does not.",
+        "none",
+    ),
+    kw(
+        CLUSTER,
+        "dns_upstream",
+        Type::List,
+        None,
+        "Servers that are asked for all other names. Without it: those that the node asks.",
+        "192.0.2.1 192.0.2.2",
+    ),
+    kw(
+        CNI,
+        "plugins",
+        Type::Text,
+        None,
+        "The directory of the CNI plugins; absolute. Without it: /opt/cni/bin, /usr/lib/cni or /usr/libexec/cni.",
+        "/opt/cni/bin",
+    ),
+    kw(
+        NETWORK,
+        "type",
+        Type::Choice(&NETWORK_TYPES),
+        None,
+        "`bridge`: each node hands out the same addresses, behind its own. `routed_bridge`: each has a block of its own. Without it: `bridge` on one node, `routed_bridge` on several.",
+        "bridge",
+    ),
+    kw(
+        NETWORK,
+        "network",
+        Type::Text,
+        None,
+        "All addresses of the network; no other network may have any of them. Required but for `default`, which has 10.22.0.0/16.",
+        "10.30.0.0/16",
+    ),
+    kw(
+        ROUTED,
+        "ips_per_node",
+        Type::Integer,
+        Some("1024"),
+        "Addresses of each node's block, rounded up to a power of two.",
+        "256",
+    ),
+    kw(
+        POOL,
+        "type",
+        Type::Choice(&POOL_TYPES),
+        Some("directory"),
+        "What volumes are made of. `directory`: a directory, whose size is not enforced. `loop`: a file with a filesystem of the size. `shared`: a directory that several nodes mount.",
+        "loop",
+    ),
+    kw(
+        POOL,
+        "path",
+        Type::Text,
+        None,
+        "The directory that volumes are in; absolute. Without it, a directory of the daemon's own. Required of shared ones.",
+        "/srv/volumes",
+    ),
 ];
 
 /// The keyword of a name that a section of a group with a driver takes: the driver's own before the group's, and that
@@ -478,17 +573,17 @@ pub fn find(group: &str, driver: &str, name: &str) -> Option<&'static Keyword> {
     of(group, driver).filter(|keyword| keyword.name == name).min_by_key(|keyword| rank(keyword))
 }
 
-/// Every keyword: of `[DEFAULT]`, of all resources (group `*`), then by group.
-pub fn all() -> &'static [Keyword] {
-    KEYWORDS
-}
-
 /// All keywords that a section of a group with a driver takes.
 pub fn of<'a>(group: &'a str, driver: &'a str) -> impl Iterator<Item = &'static Keyword> + 'a {
     KEYWORDS.iter().filter(move |keyword| {
-        let is_its_group = keyword.group == group || (keyword.group == "*" && group != "DEFAULT");
+        let is_its_group = keyword.group == group || (keyword.group == "*" && is_resource(group));
         is_its_group && (keyword.driver.is_empty() || keyword.driver == driver)
     })
+}
+
+/// Whether sections of this group are resources.
+pub fn is_resource(group: &str) -> bool {
+    GROUPS.iter().any(|(known, _)| *known == group)
 }
 
 /// Whether `[DEFAULT]` takes it: its own, and those that resources inherit.
@@ -510,7 +605,8 @@ mod tests {
             assert!(seen.insert((group, driver, name)), "{group}.{name} is there twice");
             assert!(text.ends_with('.') && text.len() > 8, "{group}.{name}: {text}");
             assert!(!example.is_empty() || default.is_some(), "{group}.{name} has neither default nor example");
-            let is_group = ["DEFAULT", "*"].contains(group) || GROUPS.iter().any(|(known, _)| known == group);
+            let mut groups = GROUPS.iter().chain(CLUSTER_GROUPS);
+            let is_group = ["DEFAULT", "*"].contains(group) || groups.any(|(known, _)| known == group);
             assert!(is_group, "{group}");
         }
     }
@@ -529,6 +625,9 @@ mod tests {
         check("fs", "directory", "path", Some(("fs", "directory")));
         check("fs", "flag", "path", None);
         check("DEFAULT", "", "restart", None);
+        check("pool", "loop", "type", Some(("pool", "")));
+        check("pool", "loop", "restart", None);
+        check("network", "bridge", "ips_per_node", None);
         assert!(in_default("restart") && in_default("nodes") && !in_default("subset") && !in_default("command"));
     }
 }

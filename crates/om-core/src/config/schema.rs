@@ -3,7 +3,7 @@
 
 mod container;
 mod resource;
-mod section;
+pub(super) mod section;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -42,7 +42,14 @@ fn stage(settings: &str) -> Stage {
     let resource = instance.resources.values().next().unwrap().clone();
     let scene = Scene {
         instance,
-        cluster: Cluster { name: "pool".into(), id: "id".into(), nodes: Vec::new(), dns: Vec::new() },
+        cluster: Cluster {
+            name: "pool".into(),
+            id: "id".into(),
+            nodes: Vec::new(),
+            dns: Vec::new(),
+            networks: Vec::new(),
+            plugins: None,
+        },
         node: "a".parse().unwrap(),
         volumes: BTreeMap::new(),
         keys: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Owns `om kw`: what the keywords' table says, for people and programs. Does not own the table.
 
-use om_core::config::keyword::{GROUPS, Inherit, KEYWORDS, Keyword, of};
+use om_core::config::keyword::{CLUSTER_GROUPS, GROUPS, Inherit, KEYWORDS, Keyword, is_resource, of};
 use serde_json::{Value, json};
 
 use super::{Context, Failed, Format, Outcome, grammar::nearest, parse::Command};
@@ -23,23 +23,43 @@ pub fn run(context: &Context, command: &Command) -> Outcome {
     context.lines(&lines)
 }
 
+/// Groups of resources and of sections of the cluster's configuration, with their types.
+fn groups() -> impl Iterator<Item = (&'static str, &'static [&'static str])> {
+    GROUPS.iter().chain(CLUSTER_GROUPS).copied()
+}
+
+fn groups_of_cluster() -> impl Iterator<Item = &'static str> {
+    CLUSTER_GROUPS.iter().map(|(group, _)| *group)
+}
+
+/// How the sections of a group are written.
+fn section(group: &str) -> String {
+    let has_name = is_resource(group) || groups().any(|(name, types)| name == group && !types.contains(&""));
+    match group {
+        "DEFAULT" => "[DEFAULT]".to_owned(),
+        "*" => "every resource".to_owned(),
+        group if has_name => format!("[{group}#…]"),
+        group => format!("[{group}]"),
+    }
+}
+
 /// Keywords of a group, of a group's type, one of either, or those of a name wherever they are.
 fn find(what: &str) -> Result<Vec<&'static Keyword>, Failed> {
     // `container#1.image` is as good.
     let parts: Vec<&str> = what.split('.').map(|part| part.split('#').next().unwrap_or(part)).collect();
-    let drivers = |group: &str| GROUPS.iter().find(|(name, _)| *name == group).map(|(_, drivers)| *drivers);
+    let drivers = |group: &str| groups().find(|(name, _)| *name == group).map(|(_, drivers)| drivers);
+    // What all resources have, groups of resources have too.
+    let is_of = |keyword: &Keyword, group: &str| keyword.group == group || (keyword.group == "*" && is_resource(group));
     let found: Vec<&Keyword> = match parts[..] {
         ["DEFAULT"] => KEYWORDS.iter().filter(|keyword| keyword.group == "DEFAULT").collect(),
-        [group] if drivers(group).is_some() => {
-            KEYWORDS.iter().filter(|keyword| keyword.group == group || keyword.group == "*").collect()
-        }
+        [group] if drivers(group).is_some() => KEYWORDS.iter().filter(|keyword| is_of(keyword, group)).collect(),
         [group, driver] if drivers(group).is_some_and(|known| known.contains(&driver)) => of(group, driver).collect(),
         [group, driver, name] if drivers(group).is_some_and(|known| known.contains(&driver)) => {
             of(group, driver).filter(|keyword| keyword.name == name).collect()
         }
         ["DEFAULT", name] => KEYWORDS.iter().filter(|one| one.name == name && one.inherit != Inherit::Leaf).collect(),
         [group, name] if drivers(group).is_some() => {
-            KEYWORDS.iter().filter(|one| one.name == name && (one.group == group || one.group == "*")).collect()
+            KEYWORDS.iter().filter(|one| one.name == name && is_of(one, group)).collect()
         }
         [name] => KEYWORDS.iter().filter(|keyword| keyword.name == name).collect(),
         _ => Vec::new(),
@@ -48,7 +68,7 @@ fn find(what: &str) -> Result<Vec<&'static Keyword>, Failed> {
         return Ok(found);
     }
     let last = parts.last().copied().unwrap_or_default();
-    let words = GROUPS.iter().flat_map(|(group, drivers)| [*group].into_iter().chain(drivers.iter().copied()));
+    let words = groups().flat_map(|(group, drivers)| [group].into_iter().chain(drivers.iter().copied()));
     let near = nearest(last, KEYWORDS.iter().map(|keyword| keyword.name).chain(words));
     let failed = Failed::new(format!("there is no keyword `{what}`"));
     Err(match near {
@@ -61,14 +81,11 @@ fn find(what: &str) -> Result<Vec<&'static Keyword>, Failed> {
 
 /// Where a keyword stands, such as `[container#…] type = docker`.
 fn place(keyword: &Keyword) -> String {
-    let section = match keyword.group {
-        "DEFAULT" => "[DEFAULT]".to_owned(),
-        "*" => "every resource".to_owned(),
-        group => format!("[{group}#…]"),
-    };
+    let section = section(keyword.group);
     let driver = if keyword.driver.is_empty() { String::new() } else { format!(" type = {}", keyword.driver) };
     let inherited = if keyword.inherit == Inherit::LeafThenHead { ", or [DEFAULT] for all" } else { "" };
-    format!("{section}{driver}{inherited}")
+    let file = if groups_of_cluster().any(|group| group == keyword.group) { " of the cluster" } else { "" };
+    format!("{section}{driver}{inherited}{file}")
 }
 
 fn explained(keyword: &Keyword) -> Vec<Text> {
@@ -97,14 +114,12 @@ fn explained(keyword: &Keyword) -> Vec<Text> {
 
 fn overview() -> Vec<Text> {
     let mut lines = Vec::new();
-    let groups = ["DEFAULT", "*"].into_iter().map(|group| (group, &[][..])).chain(GROUPS.iter().copied());
-    for (group, drivers) in groups {
-        let title = match group {
-            "DEFAULT" => "[DEFAULT]".to_owned(),
-            "*" => "every resource".to_owned(),
-            group => format!("[{group}#…]"),
-        };
-        let mut head = Text::new(title, Colour::Bold);
+    for (group, drivers) in ["DEFAULT", "*"].into_iter().map(|group| (group, &[][..])).chain(groups()) {
+        if Some(group) == groups_of_cluster().next() {
+            lines.push(Text::default());
+            lines.push(Text::plain("The configuration of the cluster (om cluster edit):"));
+        }
+        let mut head = Text::new(section(group), Colour::Bold);
         let types: Vec<&str> = drivers.iter().copied().filter(|driver| !driver.is_empty()).collect();
         if !types.is_empty() {
             head.push(format!("   type = {}", types.join(" | ")), Colour::Grey);
@@ -156,6 +171,10 @@ mod tests {
         check("container#1.image", "    type     text");
         check("orchestrate", "    type     no | start | ha");
         check("orchestrate", "    default  no");
+        check("pool", "[pool#…] of the cluster");
+        check("network.routed_bridge", "ips_per_node");
+        check("cluster.dns", "default  169.254.53.53");
+        check("pool#fast.pth", "did you mean `pool.path`?");
         check("DEFAULT.restart", "[DEFAULT] for all");
         check("container.imgae", "there is no keyword `container.imgae` (did you mean `container.image`?)");
         check("contaner", "did you mean `container`?");
@@ -167,6 +186,10 @@ mod tests {
             let page = text::lines(&explained(keyword), false);
             assert!(page.contains("example") || keyword.default.is_none(), "{page}");
         }
-        assert!(text::lines(&overview(), false).contains("[container#…]   type = docker | oci"));
+        let all = text::lines(&overview(), false);
+        for line in ["[container#…]   type = docker | oci", "[pool#…]   type = directory | loop | shared", "[cni]\n"]
+        {
+            assert!(all.contains(line), "{all}");
+        }
     }
 }

@@ -107,7 +107,7 @@ impl App {
     /// # Errors
     /// The selector or the verb makes no sense.
     pub async fn act(&self, act: &api::Act) -> Result<api::Acted, Refusal> {
-        let verb = Verb::read(act, &self.world.node)?;
+        let verb = Verb::read(act, &self.current.get().node)?;
         let selected = self.select(&act.selector).await?;
         if selected.len() > MAX_OBJECTS {
             return Err(Refusal::new(code::TOO_LARGE, format!("more than {MAX_OBJECTS} objects are selected")));
@@ -310,7 +310,7 @@ impl App {
     pub fn told_step(&self, config: &InstanceConfig, step: &plan::Step) -> api::Step {
         let label = config.resources.get(&step.rid).map(|resource| shown::label(&resource.kind));
         api::Step {
-            node: self.world.node.to_string(),
+            node: self.current.get().node.to_string(),
             verb: step.verb.as_str().into(),
             rid: step.rid.to_string(),
             label: label.unwrap_or_default(),

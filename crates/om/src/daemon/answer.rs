@@ -3,11 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use om_core::{
-    config::{Document, diagnostic::nearest},
-    path::ObjectPath,
-    status::Status,
-};
+use om_core::{config::diagnostic::nearest, path::ObjectPath, status::Status};
 use serde::Serialize;
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
@@ -85,10 +81,10 @@ impl Answers {
                 Reply::json(&api::Done {})
             }
             Route::NodeConfig => Reply::json(&app.node_config()?),
-            Route::NodeConfigReplace => Reply::json(&app.node_config_replace(&call.read()?)?),
-            Route::NodeConfigPatch => Reply::json(&app.node_config_patch(&call.read()?)?),
-            Route::Pools => Reply::json(&self.pools().await?),
-            Route::Networks => Reply::json(&self.networks().await?),
+            Route::NodeConfigReplace => Reply::json(&app.node_config_replace(&call.read()?).await?),
+            Route::NodeConfigPatch => Reply::json(&app.node_config_patch(&call.read()?).await?),
+            Route::Pools => Reply::json(&self.pools()),
+            Route::Networks => Reply::json(&self.networks()),
             Route::Dns => Reply::json(&app.names.told()),
             Route::DnsSetup => Reply::json(&app.names.setup(&call.read()?).await?),
         }
@@ -105,8 +101,8 @@ impl Answers {
         }
         let objects = selected.iter().map(|(path, config)| (path.fqn(), app.status_of(path, config)));
         Ok(api::Snapshot {
-            cluster: app.world.cluster.clone(),
-            node: app.world.node.to_string(),
+            cluster: app.current.get().cluster.name.clone(),
+            node: app.current.get().node.to_string(),
             nodes: app.nodes(),
             objects: objects.collect(),
         })
@@ -238,9 +234,9 @@ impl Answers {
         Ok(api::Enter { command: words.iter().map(ToString::to_string).collect() })
     }
 
-    async fn pools(&self) -> Result<api::Pools, Refusal> {
+    fn pools(&self) -> api::Pools {
         let app = &self.0;
-        let pools = app.supplies.pools().await.map_err(|error| Refusal::internal(format!("list pools: {error}")))?;
+        let pools = app.supplies.pools();
         let told = |(pool, facts): (crate::daemon::volumes::Pool, Result<om_core::pool::PoolFacts, String>)| {
             let volumes = app.engine.read(|view| {
                 let of_pool = view.objects.iter().filter_map(|(path, object)| {
@@ -272,16 +268,15 @@ impl Answers {
                 volumes,
             }
         };
-        Ok(api::Pools { pools: pools.into_iter().map(told).collect() })
+        api::Pools { pools: pools.into_iter().map(told).collect() }
     }
 
-    async fn networks(&self) -> Result<api::Networks, Refusal> {
-        let app = &self.0;
-        let config = app.config_of(&ObjectPath::cluster()).await?;
-        let document = Document::parse(&config.text).unwrap_or_else(|_| Document::empty());
-        let (found, _) = networks::networks(&app.world, &document);
-        let networks = app.engine.read(|view| found.iter().map(|one| networks::told(&app.world, view, one)).collect());
-        Ok(api::Networks { networks })
+    fn networks(&self) -> api::Networks {
+        let world = self.0.current.get();
+        let told = |view: &om_core::view::View| {
+            world.cluster.networks.iter().map(|one| networks::told(&world, view, one)).collect()
+        };
+        api::Networks { networks: self.0.engine.read(told) }
     }
 }
 
@@ -365,7 +360,7 @@ async fn tell(app: &App, selector: &str, lines: &mpsc::Sender<Bytes>) {
             }
             for (path, config) in &selected {
                 let object = Box::new(app.status_of(path, config));
-                let event = Event::Instance { path: path.fqn(), node: app.world.node.to_string(), object };
+                let event = Event::Instance { path: path.fqn(), node: app.current.get().node.to_string(), object };
                 if !send(lines, &event).await {
                     return;
                 }

@@ -18,7 +18,7 @@ use om_cluster::{
     store::New,
 };
 use om_core::{
-    config::Document,
+    config::{Diagnostic, Document, Severity, cluster},
     kv::Kv,
     path::{Kind, NodeName, ObjectPath},
     view::Monitor,
@@ -38,14 +38,14 @@ use crate::{
         facts,
         hub::Hub,
         journal::{Journal, Level, now},
-        names::{self, Names},
-        networks::networks,
+        names::Names,
         node,
         orchestrate::{Engine, Orchestrator, Settings},
+        refresh,
         supply::{Labels, Supplies},
         telling::Telling,
-        texts::{self, World},
-        trust,
+        texts, trust,
+        world::{Current, World},
     },
     places::Places,
 };
@@ -82,8 +82,6 @@ pub struct Ground {
     pub world: Arc<World>,
     /// Paths of this node.
     pub places: Places,
-    /// The configuration of the cluster.
-    pub cluster: Document,
 }
 
 /// A daemon that does not start.
@@ -137,8 +135,8 @@ pub enum StartError {
 pub struct App {
     /// Paths of this node.
     pub places: Places,
-    /// Facts of the cluster.
-    pub world: Arc<World>,
+    /// Facts of the node and its cluster.
+    pub current: Current,
     /// The shared state.
     pub store: Store,
     /// What runs here.
@@ -155,6 +153,8 @@ pub struct App {
     pub supplies: Arc<Supplies>,
     /// The cluster's DNS.
     pub names: Arc<Names>,
+    /// What has newer files than what runs.
+    pub refresh: refresh::Due,
     /// Ends the daemon.
     pub shutdown: Shutdown,
     /// How the container engine's command line names it.
@@ -179,12 +179,7 @@ pub async fn run(
     let _lock = prepare(&places)?;
     let kv: Arc<dyn Kv> = Arc::new(SqliteKv::open(&places.store())?);
     let store = Store::open(kv, &places.key()).await?;
-    let text = node::read(&places).map_err(|source| StartError::File {
-        operation: "read",
-        path: places.node_config(),
-        source,
-    })?;
-    let own = parse(&places.node_config().display().to_string(), &text)?;
+    let own = own_config(&places)?;
     let name = match own.get("node", "name").filter(|name| !name.is_empty()) {
         None => facts::node_name()?,
         Some(name) => name.parse().map_err(|error| StartError::Config {
@@ -192,26 +187,28 @@ pub async fn run(
             problem: format!("{error}"),
         })?,
     };
-    let cluster = cluster_config(&store, &name).await?;
-    let world = Arc::new(world(name, &store, &own, &cluster));
+    let (world, found) = world(name, &store, &places).await?;
+    for diagnostic in found {
+        tracing::warn!("{}", diagnostic.shown("cluster"));
+    }
+    let current = Current::new(world);
+    let world = current.get();
     let journal = Journal::open(&places.logs(), world.node.clone()).map_err(|source| StartError::File {
         operation: "make",
         path: places.logs(),
         source,
     })?;
-    let certificates = Arc::new(Certificates::open(&store, &world.cluster).await?);
-    let ground = Ground { world: Arc::clone(&world), places: places.clone(), cluster };
+    let certificates = Arc::new(Certificates::open(&store, &world.cluster.name).await?);
+    let ground = Ground { world: Arc::clone(&world), places: places.clone() };
     let parts = make(&ground).await.map_err(StartError::Parts)?;
-    let (networks, _) = networks(&world, &ground.cluster);
-    let upstream = ground.cluster.get("cluster", "dns_upstream").unwrap_or_default();
-    let names = Arc::new(Names::new(&world, &networks, &upstream, parts.dns_port));
+    let names = Arc::new(Names::new(&world.cluster, parts.dns_port));
     // Before anything is started: containers may ask at once.
     names.bind().await;
 
     let hub = Hub::default();
     let telling = Arc::new(Telling::new(world.node.clone(), hub.clone(), journal.clone()));
     let supplies = Arc::new(Supplies {
-        world: Arc::clone(&world),
+        current: current.clone(),
         places: places.clone(),
         store: store.clone(),
         certificates: Arc::clone(&certificates),
@@ -220,21 +217,21 @@ pub async fn run(
     });
     let executor =
         Executor::new(world.node.clone(), parts.drivers, Arc::clone(&supplies) as _, Arc::clone(&telling) as _);
-    let settings = Settings::new(world.node.clone(), world.nodes.clone(), facts::boot_id());
-    let compiled = Arc::clone(&world);
+    let settings = Settings::new(world.node.clone(), world.cluster.nodes.clone(), facts::boot_id());
+    let compiled = current.clone();
     let compile = Arc::new(move |path: &ObjectPath, text: &str| {
-        let read = texts::read(&compiled, path, text).map_err(|found| {
+        let read = texts::read(&compiled.get(), path, text).map_err(|found| {
             found.first().map(|first| first.shown(&path.to_string()).to_string()).unwrap_or_default()
         })?;
         read.instance.ok_or_else(|| format!("{path} has no resources"))
     });
     let (orchestrator, engine) =
-        Orchestrator::new(settings, Arc::new(store.clone()), executor, Arc::clone(&telling) as _, compile);
+        Orchestrator::new(settings, Arc::new(store.clone()), executor.clone(), Arc::clone(&telling) as _, compile);
     // Set once, here: nobody else has it.
     let _ = supplies.engine.set(engine.clone());
     let app = Arc::new(App {
         places: places.clone(),
-        world,
+        current,
         store,
         engine,
         journal: journal.clone(),
@@ -243,6 +240,7 @@ pub async fn run(
         certificates,
         supplies,
         names,
+        refresh: refresh::Due::default(),
         shutdown: shutdown.clone(),
         engine_host: parts.engine_host,
         facts: parts.facts,
@@ -254,10 +252,11 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(orchestrator.run(stopping));
     tasks.spawn(derive(Arc::clone(&app)));
-    let (answering, ending) = (Arc::clone(&app.names), shutdown.clone());
+    let (answering, refreshing, ending) = (Arc::clone(&app.names), Arc::clone(&app), shutdown.clone());
     tasks.spawn(async move {
         tokio::select! {
             () = answering.serve() => {}
+            () = refresh::run(refreshing, executor) => {}
             () = ending.requested() => {}
         }
     });
@@ -315,8 +314,17 @@ fn parse(file: &str, text: &str) -> Result<Document, StartError> {
     })
 }
 
-/// The configuration of the cluster, made where there is none.
-async fn cluster_config(store: &Store, node: &NodeName) -> Result<Document, StartError> {
+/// This node's own configuration.
+fn own_config(places: &Places) -> Result<Document, StartError> {
+    let path = places.node_config();
+    let text =
+        node::read(places).map_err(|source| StartError::File { operation: "read", path: path.clone(), source })?;
+    parse(&path.display().to_string(), &text)
+}
+
+/// The facts of a node and its cluster, with what is wrong with the cluster's configuration. That is made where there is
+/// none.
+async fn world(node: NodeName, store: &Store, places: &Places) -> Result<(World, Vec<Diagnostic>), StartError> {
     let path = ObjectPath::cluster();
     if store.config(&path).await?.is_none() {
         let text = format!("[cluster]\nname = {CLUSTER}\nnodes = {node}\n");
@@ -326,25 +334,10 @@ async fn cluster_config(store: &Store, node: &NodeName) -> Result<Document, Star
         }
     }
     let text = store.config(&path).await?.map(|config| config.text).unwrap_or_default();
-    parse("the configuration of the cluster", &text)
-}
-
-fn world(node: NodeName, store: &Store, own: &Document, cluster: &Document) -> World {
-    let word = |key: &str| cluster.get("cluster", key).filter(|value| !value.is_empty());
-    let listed = word("nodes").unwrap_or_default();
-    let mut nodes: Vec<NodeName> = listed.split_whitespace().filter_map(|name| name.parse().ok()).collect();
-    if !nodes.contains(&node) {
-        nodes.push(node.clone());
-    }
-    let dns = names::addresses(&word("dns").unwrap_or_default());
-    World {
-        labels: node::labels(own),
-        node,
-        cluster: word("name").unwrap_or_else(|| CLUSTER.into()),
-        cluster_id: store.cluster_id().to_owned(),
-        nodes,
-        dns,
-    }
+    let document = parse("the configuration of the cluster", &text)?;
+    let (cluster, found) = cluster::read(&document, &node, store.cluster_id());
+    let labels = node::labels(&own_config(places)?);
+    Ok((World { node, cluster_id: store.cluster_id().to_owned(), labels, cluster }, found))
 }
 
 /// Keeps what follows from the state of objects: events, names, and the engine's trust in the cluster's registries.
@@ -356,6 +349,10 @@ async fn derive(app: Arc<App>) {
             changes = app.telling.changes() => changes,
             () = app.shutdown.requested() => return,
         };
+        if changes.altered.contains(&ObjectPath::cluster()) {
+            app.follow_config().await;
+        }
+        changes.altered.iter().filter(|path| path.kind.is_key_store()).for_each(|path| app.refresh.keys(path));
         app.engine.read(|view| app.names.publish(view));
         for path in &changes.touched {
             app.engine.touch(Some(path));
@@ -366,7 +363,7 @@ async fn derive(app: Arc<App>) {
         for path in &changes.objects {
             let Ok(config) = app.config_of(path).await else { continue };
             let object = Box::new(app.status_of(path, &config));
-            app.hub.tell(Event::Instance { path: path.fqn(), node: app.world.node.to_string(), object });
+            app.hub.tell(Event::Instance { path: path.fqn(), node: app.current.get().node.to_string(), object });
         }
         for node in &changes.nodes {
             if let Some(status) = app.nodes().remove(node.as_str()) {
@@ -380,15 +377,54 @@ async fn derive(app: Arc<App>) {
 }
 
 impl App {
+    /// Reads the configurations of the cluster and of this node again, and has everything follow what they say now.
+    pub async fn follow_config(&self) {
+        let old = self.current.get();
+        let new = match world(old.node.clone(), &self.store, &self.places).await {
+            // What cannot be used as it is was not accepted here: the old one counts on.
+            Ok((_, found)) if found.iter().any(|one| one.severity == Severity::Error) => return,
+            Ok((new, _)) => new,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the cluster's configuration is not followed");
+                return;
+            }
+        };
+        if *old == new {
+            return;
+        }
+        self.current.set(new);
+        let new = self.current.get();
+        self.names.change(&new.cluster);
+        if self.engine.reread(new.cluster.nodes.clone()).await.is_err() {
+            return;
+        }
+        self.refresh.everything();
+        if old.cluster.name != new.cluster.name {
+            self.forget_trust(&old.cluster.name).await;
+        }
+        self.trust().await;
+        self.journal.say(Level::Info, None, None, "another configuration of the cluster counts");
+    }
+
+    /// Takes the certificates of a zone that is no more away from the engine.
+    async fn forget_trust(&self, zone: &str) {
+        let (etc, zone, authority) = (self.places.docker_etc.clone(), zone.to_owned(), self.certificates.authority());
+        let forget = move || trust::trust(&etc, &zone, &BTreeSet::new(), &authority);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(forget).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the engine trusts names that are no more");
+        }
+    }
+
     /// This daemon.
     pub fn daemon(&self) -> api::Daemon {
+        let world = self.current.get();
         api::Daemon {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             started: self.started,
-            node: self.world.node.to_string(),
-            cluster: self.world.cluster.clone(),
-            cluster_id: self.world.cluster_id.clone(),
+            node: world.node.to_string(),
+            cluster: world.cluster.name.clone(),
+            cluster_id: world.cluster_id.clone(),
             parts: self.facts.clone(),
         }
     }
@@ -410,7 +446,7 @@ impl App {
             others.map(status).collect::<BTreeMap<_, _>>()
         });
         let mut nodes = others;
-        nodes.insert(self.world.node.to_string(), self.node_status());
+        nodes.insert(self.current.get().node.to_string(), self.node_status());
         nodes
     }
 
@@ -458,6 +494,7 @@ impl App {
     /// that are no more are removed.
     async fn trust(&self) {
         let Ok(configs) = self.store.configs().await else { return };
+        let world = self.current.get();
         let mut registries = BTreeSet::new();
         let services: BTreeSet<&ObjectPath> = configs.iter().map(|(path, _)| path).collect();
         for (path, config) in configs.iter().filter(|(path, _)| path.kind == Kind::Sec) {
@@ -472,10 +509,10 @@ impl App {
                 let config = view.objects.get(&service).and_then(|object| object.config.clone())?;
                 Some(ports(&config))
             });
-            let host = format!("{}.{}.svc.{}", service.name, service.namespace, self.world.cluster);
+            let host = format!("{}.{}.svc.{}", service.name, service.namespace, world.cluster.name);
             registries.extend(ports.unwrap_or_default().into_iter().map(|port| format!("{host}:{port}")));
         }
-        let (etc, zone) = (self.places.docker_etc.clone(), self.world.cluster.clone());
+        let (etc, zone) = (self.places.docker_etc.clone(), world.cluster.name.clone());
         let authority = self.certificates.authority();
         let done = tokio::task::spawn_blocking(move || trust::trust(&etc, &zone, &registries, &authority)).await;
         if let Ok(Err(error)) = done {

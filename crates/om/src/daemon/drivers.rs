@@ -30,7 +30,6 @@ use crate::{
     daemon::{
         app::{Ground, Parts},
         executor::Drivers,
-        networks::networks,
         orchestrate::Engine,
         supply::Labels,
     },
@@ -136,14 +135,10 @@ pub async fn real(ground: &Ground) -> Result<Parts, String> {
     let places = &ground.places;
     let marks = |parent: &Path, name: &str| Marks::new(parent.join(name));
     let docker = Arc::new(DockerDriver::new(paths(places, socket(&engine_host)?)));
-    let (networks, problems) = networks(&ground.world, &ground.cluster);
-    for problem in problems {
-        tracing::warn!("{problem}");
-    }
     let (app, deaths) = AppDriver::new(places.run.join("apps"), places.logs().join("apps"));
-    let cni = Cni::new(None, places.networks());
+    let cni = Cni::new(places.networks());
     let real = Arc::new(Real {
-        address: Arc::new(AddressDriver::new(cni, networks, Arc::clone(&docker) as _)),
+        address: Arc::new(AddressDriver::new(cni, Arc::clone(&docker) as _)),
         docker: Arc::clone(&docker),
         volume: Arc::new(VolumeDriver::new(marks(&places.var, "claimed"), marks(&places.run, "used"))),
         directory: Arc::new(DirectoryDriver::new(marks(&places.run, "directories"))),

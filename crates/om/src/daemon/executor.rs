@@ -174,6 +174,38 @@ impl Executor {
         result
     }
 
+    /// Brings files of what is up to date with the keys and certificates that they come from; nothing is restarted.
+    /// Answers what could not be.
+    pub async fn refresh(&self, config: &Arc<InstanceConfig>) -> Vec<(Rid, DriverError)> {
+        let lock = self.lock(&config.path);
+        let _held = lock.lock().await;
+        let mut scene = self.scene(config, None).await;
+        let mut failures = Vec::new();
+        for (rid, resource) in config.resources.iter().filter(|(_, resource)| !resource.disable) {
+            if !matches!(resource.kind, ResourceKind::Container(_) | ResourceKind::Volume(_)) {
+                continue;
+            }
+            let driver = self.0.drivers.of(&resource.kind);
+            let refreshed = async {
+                // What is not up gets its files when it is started; what it needs may not be there until then.
+                if driver.status(&scene, resource).await?.status != Status::Up {
+                    return Ok(());
+                }
+                scene.keys = self.0.supply.keys(config, resource).await?;
+                scene.files = self.0.supply.files(config, resource).await?;
+                driver.refresh(&scene, resource).await
+            };
+            let limited = timeout(LOOK_LIMIT, refreshed).await;
+            let what = || format!("refresh {rid} of {}", config.path);
+            if let Err(error) =
+                limited.unwrap_or_else(|_| Err(DriverError::Timeout { what: what(), limit: LOOK_LIMIT }))
+            {
+                failures.push((rid.clone(), error));
+            }
+        }
+        failures
+    }
+
     async fn undo(&self, scope: &Scope<'_>, done: &[Step]) {
         for step in plan::undo(scope.config, done) {
             self.say(scope, Level::Info, &step.rid, format!("taking back: {step}"));

@@ -2,47 +2,37 @@
 //! Does not own what is in the zone, nor the protocol.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use om_core::{
-    network::Network,
+    config::cluster::ClusterConfig,
     view::View,
     zone::{Ground, Zone},
 };
 use om_dns::server::{self, Bound, Upstream};
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+    time::sleep,
+};
 
 use crate::{
     api::{self, server::Refusal},
-    daemon::{resolver, texts::World},
+    daemon::resolver,
 };
 
-/// Where the cluster's names are answered on every node, unless `cluster.dns` says otherwise: a link-local address on
-/// `lo`. The node itself and its containers reach it, nobody else does.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(169, 254, 53, 53);
-/// The value of `cluster.dns` that turns it off.
-const NONE: &str = "none";
 /// How often an address that could not be taken is tried again.
 const RETRY: Duration = Duration::from_secs(10);
 /// How long the servers of the node are believed to be the same.
 const KEPT: Duration = Duration::from_secs(2);
 /// Names of ports (services(5)).
 const SERVICES: &str = "/etc/services";
-
-/// The addresses that a value of `cluster.dns` means.
-pub fn addresses(value: &str) -> Vec<IpAddr> {
-    match value.trim() {
-        "" => vec![ADDRESS.into()],
-        NONE => Vec::new(),
-        words => words.split_whitespace().filter_map(|word| word.parse().ok()).collect(),
-    }
-}
 
 /// An address at which names are to be answered.
 struct Place {
@@ -55,29 +45,99 @@ struct Place {
     problem: Option<String>,
 }
 
+impl Place {
+    fn new(address: IpAddr) -> Self {
+        Self { address, bound: None, listens: None, problem: None }
+    }
+}
+
 /// The cluster's DNS on this node.
 pub struct Names {
-    ground: Ground,
+    ground: RwLock<Ground>,
     zone: watch::Sender<Arc<Zone>>,
     places: Mutex<Vec<Place>>,
     port: Option<u16>,
-    upstream: Upstream,
+    asked: Arc<Mutex<Asked>>,
+    changed: Notify,
+}
+
+/// Who is asked for what is not of the zone.
+struct Asked {
+    /// The servers of the configuration; empty: those of the node.
+    fixed: Vec<SocketAddr>,
+    /// Where the cluster's names are answered: never asked.
+    own: Vec<IpAddr>,
+    /// The node's servers, and when they were read.
+    kept: Option<(Instant, Vec<SocketAddr>)>,
+}
+
+impl Asked {
+    fn new(config: &ClusterConfig) -> Self {
+        let others = config.dns_upstream.iter().filter(|address| !config.dns.contains(address));
+        let fixed = others.map(|address| SocketAddr::new(*address, server::PORT)).collect();
+        Self { fixed, own: config.dns.clone(), kept: None }
+    }
+
+    /// The node's servers are read again after some seconds, as they change with its networks.
+    fn servers(&mut self) -> Vec<SocketAddr> {
+        if !self.fixed.is_empty() {
+            return self.fixed.clone();
+        }
+        match &self.kept {
+            Some((read, servers)) if read.elapsed() < KEPT => servers.clone(),
+            _ => {
+                let servers = resolver::servers(Path::new("/"), &self.own);
+                self.kept = Some((Instant::now(), servers.clone()));
+                servers
+            }
+        }
+    }
+}
+
+fn ground(config: &ClusterConfig) -> Ground {
+    Ground {
+        cluster: config.name.clone(),
+        servers: config.dns.clone(),
+        networks: config.networks.iter().map(|network| network.subnet).collect(),
+        services: fs::read_to_string(SERVICES).map(|text| services(&text)).unwrap_or_default(),
+    }
 }
 
 impl Names {
     /// The names of a cluster. Nothing is answered yet, nothing is in the zone.
-    pub fn new(world: &World, networks: &[Network], upstream: &str, port: Option<u16>) -> Self {
-        let ground = Ground {
-            cluster: world.cluster.clone(),
-            servers: world.dns.clone(),
-            networks: networks.iter().map(|network| network.subnet).collect(),
-            services: fs::read_to_string(SERVICES).map(|text| services(&text)).unwrap_or_default(),
-        };
-        let place = |address: &IpAddr| Place { address: *address, bound: None, listens: None, problem: None };
-        let places = if port.is_some() { world.dns.iter().map(place).collect() } else { Vec::new() };
-        let servers = upstream.split_whitespace().filter_map(|word| Some(SocketAddr::new(word.parse().ok()?, 53)));
-        let upstream = upstream_of(servers.filter(|server| !world.dns.contains(&server.ip())).collect(), &world.dns);
-        Self { ground, zone: watch::Sender::new(Arc::default()), places: Mutex::new(places), port, upstream }
+    pub fn new(config: &ClusterConfig, port: Option<u16>) -> Self {
+        let places = if port.is_some() { config.dns.iter().copied().map(Place::new).collect() } else { Vec::new() };
+        Self {
+            ground: RwLock::new(ground(config)),
+            zone: watch::Sender::new(Arc::default()),
+            places: Mutex::new(places),
+            port,
+            asked: Arc::new(Mutex::new(Asked::new(config))),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The configuration of the cluster was changed. Addresses are taken and given up by [`Names::serve`].
+    pub fn change(&self, config: &ClusterConfig) {
+        *self.ground.write().unwrap_or_else(PoisonError::into_inner) = ground(config);
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Asked::new(config);
+        if self.port.is_some() {
+            let mut places = self.lock();
+            places.retain(|place| config.dns.contains(&place.address));
+            let missing: Vec<IpAddr> =
+                config.dns.iter().filter(|a| places.iter().all(|place| place.address != **a)).copied().collect();
+            places.extend(missing.into_iter().map(Place::new));
+        }
+        self.changed.notify_one();
+    }
+
+    fn ground(&self) -> Ground {
+        self.ground.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn upstream(&self) -> Upstream {
+        let asked = Arc::clone(&self.asked);
+        Arc::new(move || asked.lock().unwrap_or_else(PoisonError::into_inner).servers())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Place>> {
@@ -88,7 +148,7 @@ impl Names {
     pub fn publish(&self, view: &View) {
         // The number of a zone is 32 bits that wrap (RFC 1982).
         let serial = u32::try_from(view.wall & u64::from(u32::MAX)).unwrap_or_default();
-        let zone = Zone::of(view, &self.ground, serial);
+        let zone = Zone::of(view, &self.ground(), serial);
         self.zone.send_if_modified(|old| {
             let changed = !old.same(&zone);
             if changed {
@@ -109,7 +169,7 @@ impl Names {
             let Some(place) = places.iter_mut().find(|place| place.address == address) else { continue };
             match bound {
                 Ok((bound, listens)) => {
-                    tracing::info!("the names of {} are answered on {listens}", self.ground.cluster);
+                    tracing::info!("the names of {} are answered on {listens}", self.ground().cluster);
                     *place = Place { address, bound: Some(bound), listens: Some(listens), problem: None };
                 }
                 Err(problem) if place.problem.as_ref() != Some(&problem) => {
@@ -121,19 +181,29 @@ impl Names {
         }
     }
 
-    /// Answers, until it is dropped. Addresses that could not be taken are tried again and again.
+    /// Answers, until it is dropped. Addresses that could not be taken are tried again and again; those that are not
+    /// configured any more are given up.
     pub async fn serve(&self) {
-        let mut serving = JoinSet::new();
+        let mut serving: BTreeMap<IpAddr, JoinSet<()>> = BTreeMap::new();
         loop {
-            let bound: Vec<Bound> = self.lock().iter_mut().filter_map(|place| place.bound.take()).collect();
-            for bound in bound {
-                serving.spawn(server::serve(bound, self.zone.subscribe(), Arc::clone(&self.upstream)));
+            let wanted: BTreeSet<IpAddr> = self.lock().iter().map(|place| place.address).collect();
+            let former: Vec<IpAddr> = serving.keys().filter(|address| !wanted.contains(address)).copied().collect();
+            for address in former {
+                // Dropping it ends it.
+                serving.remove(&address);
+                give_up(address).await;
             }
-            if self.lock().iter().all(|place| place.listens.is_some()) {
-                // Ends with the daemon only.
-                std::future::pending::<()>().await;
+            let bound: Vec<(IpAddr, Bound)> =
+                self.lock().iter_mut().filter_map(|place| Some((place.address, place.bound.take()?))).collect();
+            for (address, bound) in bound {
+                let tasks = serving.entry(address).or_default();
+                tasks.spawn(server::serve(bound, self.zone.subscribe(), self.upstream()));
             }
-            sleep(RETRY).await;
+            let missing = self.lock().iter().any(|place| place.listens.is_none());
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep(RETRY), if missing => {}
+            }
             self.bind().await;
         }
     }
@@ -150,12 +220,12 @@ impl Names {
             data: data.text(),
         };
         api::Dns {
-            zone: format!("{}.", self.ground.cluster),
+            zone: format!("{}.", self.ground().cluster),
             listen: places.iter().filter_map(|place| Some(place.listens?.to_string())).collect(),
             problems: places.iter().filter_map(|place| place.problem.clone()).collect(),
-            upstream: (self.upstream)().iter().map(ToString::to_string).collect(),
+            upstream: (self.upstream())().iter().map(ToString::to_string).collect(),
             resolver: found.kind().as_str().into(),
-            wired: found.is_wired(&self.ground.servers, &self.ground.cluster),
+            wired: found.is_wired(&self.ground().servers, &self.ground().cluster),
             records: zone.records().map(record).collect(),
         }
     }
@@ -174,7 +244,7 @@ impl Names {
             }));
         }
         let found = resolver::Found::read(Path::new("/"));
-        let changes = resolver::plan(&found, &self.ground.servers, &self.ground.cluster, asked.undo);
+        let changes = resolver::plan(&found, &self.ground().servers, &self.ground().cluster, asked.undo);
         if !asked.dry_run {
             resolver::carry_out(Path::new("/"), &changes).await.map_err(Refusal::internal)?;
             for change in &changes {
@@ -189,25 +259,13 @@ impl Names {
     }
 }
 
-/// Who is asked for what is not of the zone: `fixed`, or if there are none the node's servers but `own`. Those are read
-/// again after some seconds, as they change with its networks.
-fn upstream_of(fixed: Vec<SocketAddr>, own: &[IpAddr]) -> Upstream {
-    let own = own.to_vec();
-    let kept: Mutex<Option<(Instant, Vec<SocketAddr>)>> = Mutex::default();
-    Arc::new(move || {
-        if !fixed.is_empty() {
-            return fixed.clone();
-        }
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*kept {
-            Some((read, servers)) if read.elapsed() < KEPT => servers.clone(),
-            _ => {
-                let servers = resolver::servers(Path::new("/"), &own);
-                *kept = Some((Instant::now(), servers.clone()));
-                servers
-            }
-        }
-    })
+/// Takes an address that was put on `lo` away again.
+async fn give_up(address: IpAddr) {
+    if is_link_local(address)
+        && let Err(error) = resolver::run(&["ip", "address", "del", &format!("{address}/32"), "dev", "lo"]).await
+    {
+        tracing::warn!("{error}");
+    }
 }
 
 /// Takes an address; a link-local one is put on `lo` where it is missing.
@@ -257,17 +315,6 @@ fn services(text: &str) -> BTreeMap<(u16, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_said_or_not() {
-        let check = |value: &str, expected: &[&str]| {
-            let found: Vec<String> = addresses(value).iter().map(ToString::to_string).collect();
-            assert_eq!(found, expected, "{value}");
-        };
-        check("", &["169.254.53.53"]);
-        check("none", &[]);
-        check("10.0.0.1 fd00::1", &["10.0.0.1", "fd00::1"]);
-    }
 
     #[test]
     fn ports_have_names() {

@@ -1,65 +1,12 @@
-//! Owns the networks of the cluster's configuration, and who has which of their addresses here. Pure. Does not own making
-//! them so.
+//! Owns networks as they are told to callers: who has which of their addresses. Pure. Does not own making them so.
 
-use om_core::{
-    config::{Document, convert, resolve::Resolver},
-    network::{DEFAULT, Network, NetworkType},
-    path::ObjectPath,
-    view::View,
-};
+use om_core::{network::Network, view::View};
 
-use crate::{api, daemon::texts::World};
-
-/// The networks of the cluster's configuration, sorted by name; `default` is there unless it is configured otherwise. Those
-/// that make no sense come with why.
-pub fn networks(world: &World, cluster: &Document) -> (Vec<Network>, Vec<String>) {
-    let context = world.context(&ObjectPath::cluster(), &world.node);
-    let resolver = Resolver::new(cluster, &context);
-    let mut found = vec![Network::implied(world.nodes.len())];
-    let mut problems = Vec::new();
-    for (section, _) in cluster.sections() {
-        let Some(name) = section.strip_prefix("network#") else { continue };
-        let word = |keyword: &str| resolver.get(section, keyword).ok().flatten().map(|value| value.text);
-        let implied = Network::implied(world.nodes.len());
-        let kind = match word("type").as_deref() {
-            Some("bridge") => NetworkType::Bridge,
-            Some("routed_bridge") => NetworkType::RoutedBridge,
-            None => implied.kind,
-            Some(other) => {
-                problems
-                    .push(format!("network {name}: `{other}` is no type of network (hint: bridge or routed_bridge)"));
-                continue;
-            }
-        };
-        let subnet = match word("network").map(|text| text.parse()) {
-            None if name == DEFAULT => implied.subnet,
-            None => {
-                problems.push(format!("network {name} has no addresses (hint: network = 10.30.0.0/16)"));
-                continue;
-            }
-            Some(Ok(subnet)) => subnet,
-            Some(Err(error)) => {
-                problems.push(format!("network {name}: {error}"));
-                continue;
-            }
-        };
-        let per_node = word("ips_per_node").and_then(|text| convert::integer(&text, 1 << 24).ok());
-        let network =
-            Network { name: name.to_owned(), kind, subnet, ips_per_node: per_node.unwrap_or(implied.ips_per_node) };
-        found.retain(|other| other.name != network.name);
-        if let Some(other) = found.iter().find(|other| other.subnet.overlaps(network.subnet) && other.name != DEFAULT) {
-            problems.push(format!("network {name} overlaps network {}, and is left out", other.name));
-            continue;
-        }
-        found.push(network);
-    }
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    (found, problems)
-}
+use crate::{api, daemon::world::World};
 
 /// A network for callers, with the addresses that instances report.
 pub fn told(world: &World, view: &View, network: &Network) -> api::Network {
-    let part = network.part(&world.nodes, &world.node);
+    let part = network.part(&world.cluster.nodes, &world.node);
     let mut addresses = Vec::new();
     for (path, object) in &view.objects {
         for (node, report) in &object.reports {

@@ -55,7 +55,7 @@ impl App {
     pub fn node(&self) -> api::Node {
         let mut facts = facts::facts();
         facts.extend(self.facts.clone());
-        api::Node { name: self.world.node.to_string(), status: self.node_status(), facts }
+        api::Node { name: self.current.get().node.to_string(), status: self.node_status(), facts }
     }
 
     /// This node as it is seen now.
@@ -65,7 +65,7 @@ impl App {
             let session = &view.nodes.get(&view.me)?.session.value;
             session.frozen.map(|since| since as f64)
         });
-        status.labels.clone_from(&self.world.labels);
+        status.labels.clone_from(&self.current.get().labels);
         status
     }
 
@@ -95,11 +95,11 @@ impl App {
         Ok(api::Config { generation: sum(&text), modified: modified.map_or(0, |at| at.as_secs()), text })
     }
 
-    /// Replaces the node's configuration. It counts from the next start of the daemon on.
+    /// Replaces the node's configuration. Labels count at once, the name from the next start of the daemon on.
     ///
     /// # Errors
     /// It has errors, or was changed meanwhile.
-    pub fn node_config_replace(&self, new: &api::Replace) -> Result<api::Changed, Refusal> {
+    pub async fn node_config_replace(&self, new: &api::Replace) -> Result<api::Changed, Refusal> {
         let old = self.node_config()?;
         if new.generation.is_some_and(|generation| generation != old.generation) {
             return Err(Refusal::new(code::CONFLICT, "the node's configuration was changed meanwhile"));
@@ -121,6 +121,7 @@ impl App {
             replace(&self.places.node_config(), new.text.as_bytes(), 0o600)
                 .map_err(|error| self.cannot("write", &error))?;
             self.journal.say(Level::Info, None, None, "node configuration installed");
+            self.follow_config().await;
         }
         Ok(api::Changed { generation: sum(&new.text), changed, diagnostics: Vec::new() })
     }
@@ -129,7 +130,7 @@ impl App {
     ///
     /// # Errors
     /// As for [`Self::node_config_replace`].
-    pub fn node_config_patch(&self, patch: &api::Patch) -> Result<api::Changed, Refusal> {
+    pub async fn node_config_patch(&self, patch: &api::Patch) -> Result<api::Changed, Refusal> {
         let old = self.node_config()?;
         let wrong =
             |found: Vec<Diagnostic>| crate::daemon::objects::invalid(&ObjectPath::cluster(), "node.conf", &found);
@@ -141,6 +142,7 @@ impl App {
             file: String::new(),
             dry_run: patch.dry_run,
         })
+        .await
     }
 
     fn cannot(&self, operation: &str, error: &io::Error) -> Refusal {

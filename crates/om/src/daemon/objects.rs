@@ -75,8 +75,8 @@ struct Known<'a> {
 impl Facts for Known<'_> {
     fn values(&self, section: &str, keyword: Option<&str>) -> Vec<String> {
         let Ok(document) = Document::parse(&self.config.text) else { return Vec::new() };
-        let world = &self.app.world;
-        let Ok(sections) = texts::evaluated(world, self.path, &world.node, &document) else { return Vec::new() };
+        let world = self.app.current.get();
+        let Ok(sections) = texts::evaluated(&world, self.path, &world.node, &document) else { return Vec::new() };
         let is_meant = |name: &str| name == section || name.split_once('#').is_some_and(|(group, _)| group == section);
         let meant = sections.into_iter().filter(|(name, _)| is_meant(name)).map(|(_, values)| values);
         match keyword {
@@ -129,10 +129,10 @@ impl App {
             Some((shown::object(view, path, object, Vec::new()), object.config.is_some()))
         });
         let Some((mut status, usable)) = status else { return shown::key_store(path, config.generation) };
-        if !usable && let Err(found) = texts::read(&self.world, path, &config.text) {
+        if !usable && let Err(found) = texts::read(&self.current.get(), path, &config.text) {
             status.problems = texts::told(&path.to_string(), &found);
         }
-        if let Some(instance) = status.instances.get_mut(self.world.node.as_str()) {
+        if let Some(instance) = status.instances.get_mut(self.current.get().node.as_str()) {
             if instance.monitor == "idle" || instance.monitor.ends_with("failed") {
                 self.telling.settled(path);
             } else {
@@ -165,7 +165,7 @@ impl App {
             document = texts::patch(&document, &patch).map_err(wrong)?;
         }
         // Checked before an id is added, so that places are those of the caller's text.
-        let read = texts::read(&self.world, &path, &document.to_string()).map_err(wrong)?;
+        let read = texts::read(&self.current.get(), &path, &document.to_string()).map_err(wrong)?;
         if document.settings().iter().any(|setting| setting.section == "data") {
             let hint = format!("om {path} add --key NAME --value VALUE");
             return Err(Refusal::bad("keys are no part of a configuration").hint(hint));
@@ -237,7 +237,7 @@ impl App {
         let old = self.config_of(path).await?;
         let wrong = |found: Vec<Diagnostic>| invalid(path, &replace.file, &found);
         let mut document = Document::parse(&replace.text).map_err(wrong)?;
-        let read = texts::read(&self.world, path, &replace.text).map_err(wrong)?;
+        let read = texts::read(&self.current.get(), path, &replace.text).map_err(wrong)?;
         // Who an object is does not change with what it says: its containers carry the id.
         let id = Document::parse(&old.text).ok().and_then(|old| old.get("DEFAULT", "id"));
         if let Some(id) = id.filter(|id| document.get("DEFAULT", "id").as_ref() != Some(id)) {
@@ -256,7 +256,7 @@ impl App {
             let wrong = |found: Vec<Diagnostic>| invalid(path, "", &found);
             let document = Document::parse(&old.text).map_err(wrong)?;
             let document = texts::patch(&document, patch).map_err(wrong)?;
-            let read = texts::read(&self.world, path, &document.to_string()).map_err(wrong)?;
+            let read = texts::read(&self.current.get(), path, &document.to_string()).map_err(wrong)?;
             let changed = self.write(path, &old, Some(old.generation), &document, read, patch.dry_run, "").await;
             match changed {
                 Err(refusal) if refusal.0.code == code::CONFLICT => {}
@@ -299,15 +299,15 @@ impl App {
     pub async fn evaluate(&self, path: &ObjectPath, node: Option<&str>) -> Result<api::Evaluated, Refusal> {
         let stored = self.config_of(path).await?;
         let node: NodeName = match node {
-            None => self.world.node.clone(),
+            None => self.current.get().node.clone(),
             Some(node) => node.parse().map_err(|error| Refusal::bad(format!("{error}")))?,
         };
-        if !self.world.nodes.contains(&node) {
+        if !self.current.get().cluster.nodes.contains(&node) {
             return Err(Refusal::new(code::NOT_FOUND, format!("{node} is no node of the cluster")));
         }
         let wrong = |found: Vec<Diagnostic>| invalid(path, "", &found);
         let document = Document::parse(&stored.text).map_err(wrong)?;
-        texts::evaluated(&self.world, path, &node, &document).map_err(wrong)
+        texts::evaluated(&self.current.get(), path, &node, &document).map_err(wrong)
     }
 
     /// What is wrong with a text, or with the stored one.
@@ -319,7 +319,7 @@ impl App {
             Some(replace) => (replace.text, replace.file),
             None => (self.config_of(path).await?.text.to_string(), path.to_string()),
         };
-        let found = texts::read(&self.world, path, &text).map_or_else(|found| found, |read| read.warnings);
+        let found = texts::read(&self.current.get(), path, &text).map_or_else(|found| found, |read| read.warnings);
         Ok(api::Checked { diagnostics: texts::told(&file, &found) })
     }
 

@@ -63,6 +63,8 @@ pub trait Teller: Send + Sync {
     fn node(&self, node: &NodeName);
     /// An object was worked on as part of another one's job.
     fn touched(&self, path: &ObjectPath);
+    /// An object without resources is otherwise than before, or is no more: its text or its keys.
+    fn altered(&self, path: &ObjectPath);
     /// How far a step is.
     fn progress(&self, path: &ObjectPath, rid: Option<&Rid>, request: Option<&str>, text: &str);
     /// A line for the journal.
@@ -143,6 +145,7 @@ enum Request {
     Look { paths: Option<Vec<ObjectPath>>, done: Option<mpsc::Sender<()>> },
     Run { path: ObjectPath, job: Box<Job>, done: oneshot::Sender<Answered> },
     Freeze { since: Option<u64>, done: oneshot::Sender<Answered> },
+    Reread { members: Vec<NodeName> },
 }
 
 /// The node's engine, as the rest of the daemon sees it. Clones share it.
@@ -184,6 +187,14 @@ impl Engine {
         let (done, wait) = oneshot::channel();
         self.send(Request::Run { path: path.clone(), job: Box::new(job), done }).await?;
         wait.await.map_err(|_| Refused::Stopping)?
+    }
+
+    /// The configuration of the cluster was changed: these are its nodes now, and what refers to it means something else.
+    ///
+    /// # Errors
+    /// The daemon stops.
+    pub async fn reread(&self, members: Vec<NodeName>) -> Answered {
+        self.send(Request::Reread { members }).await
     }
 
     /// Freezes or thaws this node.
@@ -460,6 +471,8 @@ impl Orchestrator {
             Fact::Object(path, object) => {
                 if path.kind.has_resources() {
                     self.learn_object(path, object.map(|object| object.value));
+                } else {
+                    self.teller.altered(&path);
                 }
             }
             Fact::Want(path, want) => {
@@ -512,13 +525,7 @@ impl Orchestrator {
         if known && same {
             return;
         }
-        let config = match (self.compile)(&path, &object.text) {
-            Ok(config) => Some(Arc::new(config)),
-            Err(error) => {
-                self.teller.say(Level::Error, &path, None, format!("the configuration cannot be used: {error}"));
-                None
-            }
-        };
+        let config = self.compiled(&path, &object.text);
         let instance = self.instances.entry(path.clone()).or_default();
         instance.text = object.text;
         self.with_view(|view, _| {
@@ -537,6 +544,41 @@ impl Orchestrator {
         });
         self.teller.changed(&path);
         self.look(&path);
+    }
+
+    /// What a text means here; none: it cannot be used, which is told.
+    fn compiled(&self, path: &ObjectPath, text: &str) -> Option<Arc<InstanceConfig>> {
+        match (self.compile)(path, text) {
+            Ok(config) => Some(Arc::new(config)),
+            Err(error) => {
+                self.teller.say(Level::Error, path, None, format!("the configuration cannot be used: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Texts are read again, as what they refer to was changed.
+    fn reread(&mut self, members: Vec<NodeName>) {
+        self.settings.members.clone_from(&members);
+        self.with_view(|view, _| view.members = members);
+        let texts: Vec<(ObjectPath, Arc<str>)> =
+            self.instances.iter().map(|(path, instance)| (path.clone(), Arc::clone(&instance.text))).collect();
+        for (path, text) in texts {
+            let config = self.compiled(&path, &text);
+            let changed = self.with_view(|view, _| {
+                let Some(object) = view.objects.get_mut(&path).filter(|object| object.config != config) else {
+                    return false;
+                };
+                object.config = config;
+                object.local.seen = false;
+                true
+            });
+            if changed {
+                self.teller.changed(&path);
+                self.look(&path);
+            }
+        }
+        self.next_renewal = Instant::now();
     }
 
     fn learn_report(&mut self, path: &ObjectPath, node: NodeName, report: Option<Report>) {
@@ -698,6 +740,7 @@ impl Orchestrator {
                     Some(None) => self.begin(&path, *job, "asked for on this node", Some(done)),
                 }
             }
+            Request::Reread { members } => self.reread(members),
             Request::Freeze { since, done } => {
                 self.freeze = Some(since);
                 self.renew(Some(done));

@@ -18,12 +18,8 @@ use om_core::{
 
 use crate::{
     daemon::{
-        certificates::Certificates,
-        executor::Supply,
-        objects::uuid,
-        orchestrate::Engine,
-        texts::{self, World},
-        volumes,
+        certificates::Certificates, executor::Supply, objects::uuid, orchestrate::Engine, texts, volumes,
+        world::Current,
     },
     places::Places,
 };
@@ -42,7 +38,7 @@ pub trait Labels: Send + Sync {
 /// What jobs are supplied with.
 pub struct Supplies {
     /// Facts of the cluster.
-    pub world: Arc<World>,
+    pub current: Current,
     /// Paths of this node.
     pub places: Places,
     /// The shared state.
@@ -65,20 +61,14 @@ fn of_store(what: &str, error: &StoreError) -> DriverError {
 
 impl Supplies {
     /// The pools as they are now, each with what it has left or why it cannot be used.
-    ///
-    /// # Errors
-    /// The shared state does not answer.
-    pub async fn pools(&self) -> Result<Vec<(volumes::Pool, Result<pool::PoolFacts, String>)>, StoreError> {
-        let cluster = self.store.config(&ObjectPath::cluster()).await?;
-        let text = cluster.map(|config| config.text).unwrap_or_default();
-        let document = Document::parse(&text).unwrap_or_else(|_| Document::empty());
-        let pools = volumes::pools(&self.world, &self.places, &document);
+    pub fn pools(&self) -> Vec<(volumes::Pool, Result<pool::PoolFacts, String>)> {
+        let pools = volumes::pools(&self.current.get(), &self.places);
         let promised = self.promised();
         let with_facts = |pool: volumes::Pool| {
             let facts = volumes::facts(&pool, promised.get(&pool.name).copied().unwrap_or(0));
             (pool, facts)
         };
-        Ok(pools.into_iter().map(with_facts).collect())
+        pools.into_iter().map(with_facts).collect()
     }
 
     /// Bytes that volumes of each pool were promised.
@@ -110,7 +100,7 @@ impl Supplies {
         if known.is_some() {
             return Ok(known);
         }
-        match texts::read(&self.world, path, &config.text) {
+        match texts::read(&self.current.get(), path, &config.text) {
             Ok(read) => Ok(read.instance.map(Arc::new)),
             Err(found) => {
                 let first = found.first().map(|diagnostic| diagnostic.shown(&path.to_string()).to_string());
@@ -162,7 +152,7 @@ impl Supplies {
             let hint = format!("set `size` in the volume's section of {}", instance.path);
             return Err(failed(format!("{what}: it is not there, and no size is given to make it"), Some(hint)));
         };
-        let pools = self.pools().await.map_err(|error| of_store(what, &error))?;
+        let pools = self.pools();
         let facts: Vec<pool::PoolFacts> = pools.iter().filter_map(|(_, facts)| facts.clone().ok()).collect();
         let chosen = pool::choose(claim, &facts).map_err(|none| {
             failed(format!("{what}: {none}"), Some("om pool status shows what pools have left".into()))
@@ -170,7 +160,7 @@ impl Supplies {
         let pool = pools.iter().map(|(pool, _)| pool).find(|pool| pool.name == chosen.name);
         let pool = pool.ok_or_else(|| failed(format!("{what}: pool {} is gone", chosen.name), None))?;
         tracing::info!(pool = %pool.name, "making volume {} of {}", claim.name, size_shown(size));
-        let mut document = Document::parse(&volumes::text(instance, claim, pool, &self.world.cluster))
+        let mut document = Document::parse(&volumes::text(instance, claim, pool, &self.current.get().cluster.name))
             .map_err(|_| failed(format!("{what}: its name makes no configuration"), None))?;
         document.set("DEFAULT", "id", &uuid().map_err(|error| failed(format!("{what}: {error}"), None))?);
         Ok(document.to_string())
@@ -251,11 +241,14 @@ impl Supplies {
 
 impl Supply for Supplies {
     fn cluster(&self) -> Cluster {
+        let world = self.current.get();
         Cluster {
-            name: self.world.cluster.clone(),
-            id: self.world.cluster_id.clone(),
-            nodes: self.world.nodes.clone(),
-            dns: self.world.dns.clone(),
+            name: world.cluster.name.clone(),
+            id: world.cluster_id.clone(),
+            nodes: world.cluster.nodes.clone(),
+            dns: world.cluster.dns.clone(),
+            networks: world.cluster.networks.clone(),
+            plugins: world.cluster.plugins.as_ref().map(Into::into),
         }
     }
 
@@ -273,7 +266,9 @@ impl Supply for Supplies {
             if !wanted {
                 return Ok(Vec::new());
             }
-            let pair = self.certificates.of(&self.store, &instance.path, &self.world.cluster, &self.world.nodes).await;
+            let world = self.current.get();
+            let (cluster, nodes) = (&world.cluster.name, &world.cluster.nodes);
+            let pair = self.certificates.of(&self.store, &instance.path, cluster, nodes).await;
             let pair = pair.map_err(|error| failed(format!("a certificate for {}: {error}", instance.path), None))?;
             let file = |name: &str, text: String| (format!("{TLS_DIRECTORY}/{name}"), Secret(text.into_bytes()));
             Ok(vec![

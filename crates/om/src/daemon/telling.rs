@@ -33,6 +33,8 @@ pub struct Changes {
     pub nodes: BTreeSet<NodeName>,
     /// Objects that have to be looked at, as another one's job worked on them.
     pub touched: BTreeSet<ObjectPath>,
+    /// Objects without resources whose text or keys are otherwise, or that are no more.
+    pub altered: BTreeSet<ObjectPath>,
 }
 
 /// The engine's listener.
@@ -99,6 +101,12 @@ impl Teller for Telling {
     fn touched(&self, path: &ObjectPath) {
         self.note(|changes| {
             changes.touched.insert(path.clone());
+        });
+    }
+
+    fn altered(&self, path: &ObjectPath) {
+        self.note(|changes| {
+            changes.altered.insert(path.clone());
         });
     }
 

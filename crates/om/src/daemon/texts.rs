@@ -1,54 +1,20 @@
 //! Owns what the daemon does with texts of configurations: what they mean here, what is wrong with them on the wire, and
 //! changes by expressions such as `app.start+=x`. Pure. Does not own the language.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::collections::BTreeMap;
 
 use om_core::{
     config::{
-        Diagnostic, Document, Place, Severity,
-        diagnostic::nearest,
+        Diagnostic, Document, Place, Severity, cluster,
         edit::{self, Assignment, EditError},
         evaluated::{self, Evaluated},
-        resolve::Context,
         schema,
     },
     instance::InstanceConfig,
     path::{Kind, NodeName, ObjectPath},
 };
 
-use crate::api;
-
-/// Facts that texts refer to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct World {
-    /// This node.
-    pub node: NodeName,
-    /// The cluster's name.
-    pub cluster: String,
-    /// The cluster's id.
-    pub cluster_id: String,
-    /// All nodes, in order.
-    pub nodes: Vec<NodeName>,
-    /// Addresses of the cluster's DNS.
-    pub dns: Vec<IpAddr>,
-    /// Labels of this node.
-    pub labels: BTreeMap<String, String>,
-}
-
-impl World {
-    /// What a text of an object is read in, as a node sees it.
-    pub fn context(&self, path: &ObjectPath, node: &NodeName) -> Context {
-        Context {
-            path: path.clone(),
-            node: node.clone(),
-            cluster: self.cluster.clone(),
-            cluster_id: self.cluster_id.clone(),
-            cluster_nodes: self.nodes.clone(),
-            dns: self.dns.clone(),
-            labels: self.labels.clone(),
-        }
-    }
-}
+use crate::{api, daemon::world::World};
 
 /// A text that was read.
 #[derive(Clone, Debug)]
@@ -68,52 +34,13 @@ pub struct Read {
 pub fn read(world: &World, path: &ObjectPath, text: &str) -> Result<Read, Vec<Diagnostic>> {
     let document = Document::parse(text)?;
     if path.kind == Kind::Ccfg {
-        let found = check_cluster(&document);
+        let (_, found) = cluster::read(&document, &world.node, &world.cluster_id);
         let errors = found.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
         return if errors { Err(found) } else { Ok(Read { document, instance: None, warnings: found }) };
     }
     let checked = schema::instance(&document, &world.context(path, &world.node))?;
     let instance = path.kind.has_resources().then_some(checked.instance);
     Ok(Read { document, instance, warnings: checked.warnings })
-}
-
-/// Sections of the cluster's configuration, with the keywords that count there.
-const CLUSTER_SECTIONS: &[(&str, &[&str])] = &[
-    ("DEFAULT", &["id"]),
-    ("cluster", &["name", "nodes", "dns", "dns_upstream"]),
-    ("cni", &["plugins", "config"]),
-    ("network", &["type", "network", "ips_per_node", "tunnel"]),
-    ("pool", &["type", "path", "size", "name"]),
-    ("env", &[]),
-    ("labels", &[]),
-];
-
-fn check_cluster(document: &Document) -> Vec<Diagnostic> {
-    let mut found = Vec::new();
-    for setting in document.settings() {
-        let group = setting.section.split('#').next().unwrap_or(setting.section);
-        let Some((_, keywords)) = CLUSTER_SECTIONS.iter().find(|(name, _)| *name == group) else {
-            let names = CLUSTER_SECTIONS.iter().map(|(name, _)| *name);
-            let hint = nearest(group, names).map(|near| format!("did you mean [{near}]?"));
-            let what = format!("[{}] is no section of the cluster's configuration", setting.section);
-            found.push(Diagnostic::error(setting.key_place, what, hint));
-            continue;
-        };
-        if !keywords.is_empty() && !keywords.contains(&setting.keyword) {
-            let near = nearest(setting.keyword, keywords.iter().copied());
-            let hint = near
-                .map_or_else(|| format!("it takes {}", keywords.join(", ")), |near| format!("did you mean `{near}`?"));
-            let what = format!("[{}] takes no `{}`", setting.section, setting.keyword);
-            found.push(Diagnostic::error(setting.key_place, what, hint));
-        }
-        if (setting.section, setting.keyword) == ("cluster", "name") && setting.value.parse::<NodeName>().is_err() {
-            let what = format!("`{}` cannot name a cluster", setting.value);
-            let hint = "it is the zone of the cluster's DNS: lower-case letters, digits and hyphens".to_owned();
-            found.push(Diagnostic::error(setting.value_place, what, hint));
-        }
-    }
-    found.dedup();
-    found
 }
 
 /// Diagnostics on the wire.
@@ -197,15 +124,7 @@ mod tests {
     use super::*;
 
     fn world() -> World {
-        let node: NodeName = "aubergine".parse().unwrap();
-        World {
-            node: node.clone(),
-            cluster: "homepool2".into(),
-            cluster_id: "id".into(),
-            nodes: vec![node],
-            dns: Vec::new(),
-            labels: BTreeMap::new(),
-        }
+        crate::daemon::world::tests::world("[cluster]\nname = homepool2\n")
     }
 
     const TEMPLATE: &str = "[DEFAULT]\norchestrate = ha\nnodes = {clusternodes}\n\n[ip#1]\ntype = cni\nnetns = container#0\n\n\
@@ -257,6 +176,5 @@ mod tests {
         check("[cluster]\nname = homepool2\n[pool#fast]\ntype = loop\n", "good");
         check("[cluster]\nname = Bad Name\n", "cannot name a cluster");
         check("[pol#x]\ntype = loop\n", "did you mean [pool]");
-        check("[network#x]\ntyp = bridge\n", "did you mean `type`");
     }
 }

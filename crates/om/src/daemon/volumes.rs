@@ -1,18 +1,18 @@
 //! Owns volume objects: the text of one that is made for a claim, who uses it, and the pools of the cluster's
 //! configuration. Pure, but for asking filesystems how full they are. Does not own making volumes so.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use om_core::{
-    config::{Document, convert, resolve::Resolver},
+    config::{Document, convert},
     instance::{InstanceConfig, VolumeClaim},
     path::{Kind, ObjectPath},
-    pool::{PoolFacts, PoolType},
+    pool::{self, PoolFacts, PoolType},
 };
 
-use crate::{daemon::texts::World, places::Places};
+use crate::{daemon::world::World, places::Places};
 
-/// A pool of the configuration.
+/// A pool on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Its name.
@@ -23,21 +23,18 @@ pub struct Pool {
     pub path: std::path::PathBuf,
 }
 
-/// The pools of the cluster's configuration, sorted by name. `default`, in the daemon's own directory, is there unless it
-/// is configured otherwise.
-pub fn pools(world: &World, places: &Places, cluster: &Document) -> Vec<Pool> {
-    let context = world.context(&ObjectPath::cluster(), &world.node);
-    let resolver = Resolver::new(cluster, &context);
-    let mut pools = BTreeMap::new();
-    pools.insert("default".to_owned(), Pool { name: "default".into(), kind: PoolType::Directory, path: places.pool() });
-    for (section, _) in cluster.sections() {
-        let Some(name) = section.strip_prefix("pool#") else { continue };
-        let word = |keyword: &str| resolver.get(section, keyword).ok().flatten().map(|value| value.text);
-        let kind = word("type").and_then(|word| PoolType::from_word(&word)).unwrap_or(PoolType::Directory);
-        let path = word("path").map_or_else(|| places.var.join("pool").join(name), Into::into);
-        pools.insert(name.to_owned(), Pool { name: name.to_owned(), kind, path });
-    }
-    pools.into_values().collect()
+/// The pools of the cluster, sorted by name, as they are on this node: without a path, in the daemon's own directory.
+pub fn pools(world: &World, places: &Places) -> Vec<Pool> {
+    let here = |pool: &pool::Pool| Pool {
+        name: pool.name.clone(),
+        kind: pool.kind,
+        path: match &pool.path {
+            Some(path) => path.into(),
+            None if pool.name == pool::DEFAULT => places.pool(),
+            None => places.var.join("pool").join(&pool.name),
+        },
+    };
+    world.cluster.pools.iter().map(here).collect()
 }
 
 /// What a pool has left on this node. `volumes`: those in it, with the bytes they were promised.
@@ -103,36 +100,22 @@ pub fn with_child(text: &str, child: &ObjectPath, wanted: bool) -> Result<Option
 
 #[cfg(test)]
 mod tests {
-    use om_core::path::NodeName;
-
     use super::*;
-    use crate::daemon::texts;
-
-    fn world() -> World {
-        let node: NodeName = "aubergine".parse().unwrap();
-        World {
-            node: node.clone(),
-            cluster: "homepool2".into(),
-            cluster_id: "id".into(),
-            nodes: vec![node],
-            dns: Vec::new(),
-            labels: BTreeMap::new(),
-        }
-    }
+    use crate::daemon::{texts, world::tests::world};
 
     #[test]
     fn every_type_of_pool_makes_a_volume_that_can_be_read() {
         let service: ObjectPath = "test/registry".parse().unwrap();
         let text_of = "[volume#1]\nname = data\nsize = 10m\naccess = rwo\n";
-        let instance = texts::read(&world(), &service, text_of).unwrap().instance.unwrap();
+        let world = world("[pool#a]\ntype = loop\n[pool#b]\ntype = shared\npath = /srv\n");
+        let instance = texts::read(&world, &service, text_of).unwrap().instance.unwrap();
         let resource = instance.resources.values().next().unwrap();
         let om_core::instance::ResourceKind::Volume(claim) = &resource.kind else { panic!("{resource:?}") };
-        let cluster = Document::parse("[pool#a]\ntype = loop\n[pool#b]\ntype = shared\npath = /srv\n").unwrap();
-        let pools = pools(&world(), &Places::new(Some(Path::new("/r"))), &cluster);
+        let pools = pools(&world, &Places::new(Some(Path::new("/r"))));
         assert_eq!(pools.iter().map(|pool| pool.name.as_str()).collect::<Vec<_>>(), ["a", "b", "default"]);
         for pool in &pools {
             let text = text(&instance, claim, pool, "homepool2");
-            let read = texts::read(&world(), &path(&instance, claim), &text);
+            let read = texts::read(&world, &path(&instance, claim), &text);
             let read = read.unwrap_or_else(|wrong| panic!("{text}\n{wrong:?}"));
             let made = read.instance.unwrap().volume.unwrap();
             assert_eq!((made.size, made.children), (10 << 20, vec![service.clone()]), "{text}");

@@ -11,7 +11,7 @@ use super::super::{
 };
 
 /// A section that is being read.
-pub(super) struct Section<'a> {
+pub(in crate::config) struct Section<'a> {
     resolver: &'a Resolver<'a>,
     name: String,
     group: String,
@@ -21,17 +21,17 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn new(resolver: &'a Resolver<'a>, name: &str, driver: &'a str, place: &Place) -> Self {
+    pub(in crate::config) fn new(resolver: &'a Resolver<'a>, name: &str, driver: &'a str, place: &Place) -> Self {
         let group = name.split('#').next().unwrap_or(name).to_owned();
         Self { resolver, name: name.to_owned(), group, driver, place: *place, found: RefCell::default() }
     }
 
-    pub(super) fn into_found(self) -> Vec<Diagnostic> {
+    pub(in crate::config) fn into_found(self) -> Vec<Diagnostic> {
         self.found.into_inner()
     }
 
     /// Says that something is wrong.
-    pub(super) fn wrong(&self, place: Place, what: impl Into<String>, hint: impl Into<Option<String>>) {
+    pub(in crate::config) fn wrong(&self, place: Place, what: impl Into<String>, hint: impl Into<Option<String>>) {
         self.found.borrow_mut().push(Diagnostic::error(place, what, hint));
     }
 
@@ -40,7 +40,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a keyword: its own, `[DEFAULT]`'s, or the default. An empty one is none.
-    pub(super) fn text(&self, name: &str) -> Option<Value> {
+    pub(in crate::config) fn text(&self, name: &str) -> Option<Value> {
         let keyword = self.keyword(name);
         let sections: &[&str] = match keyword.inherit {
             Inherit::Leaf => &[&self.name],
@@ -70,7 +70,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value of a keyword that has to be there.
-    pub(super) fn required(&self, name: &str) -> Option<Value> {
+    pub(in crate::config) fn required(&self, name: &str) -> Option<Value> {
         let value = self.text(name);
         if value.is_none() && !self.found.borrow().iter().any(|found| found.what.starts_with(&format!("`{name}`"))) {
             let example = self.keyword(name).example;
@@ -90,36 +90,36 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(super) fn boolean(&self, name: &str) -> bool {
+    pub(in crate::config) fn boolean(&self, name: &str) -> bool {
         self.converted(name, convert::boolean).unwrap_or(false)
     }
 
-    pub(super) fn tristate(&self, name: &str) -> Option<bool> {
+    pub(in crate::config) fn tristate(&self, name: &str) -> Option<bool> {
         self.converted(name, convert::boolean)
     }
 
-    pub(super) fn integer(&self, name: &str, most: u64) -> u64 {
+    pub(in crate::config) fn integer(&self, name: &str, most: u64) -> u64 {
         self.converted(name, |text| convert::integer(text, most)).unwrap_or(0)
     }
 
-    pub(super) fn size(&self, name: &str) -> Option<u64> {
+    pub(in crate::config) fn size(&self, name: &str) -> Option<u64> {
         self.converted(name, convert::size)
     }
 
-    pub(super) fn duration(&self, name: &str) -> Duration {
+    pub(in crate::config) fn duration(&self, name: &str) -> Duration {
         self.converted(name, convert::duration).unwrap_or_default()
     }
 
-    pub(super) fn words(&self, name: &str) -> Option<Vec<String>> {
+    pub(in crate::config) fn words(&self, name: &str) -> Option<Vec<String>> {
         self.converted(name, convert::words)
     }
 
-    pub(super) fn list(&self, name: &str) -> Vec<String> {
+    pub(in crate::config) fn list(&self, name: &str) -> Vec<String> {
         self.text(name).map(|value| convert::list(&value.text)).unwrap_or_default()
     }
 
     /// One of the words that the table allows.
-    pub(super) fn choice(&self, name: &str) -> Option<&'static str> {
+    pub(in crate::config) fn choice(&self, name: &str) -> Option<&'static str> {
         let Type::Choice(words) = self.keyword(name).kind else { unreachable!("the table has words for {name}") };
         let value = self.text(name)?;
         let chosen = words.iter().find(|word| **word == value.text.trim()).copied();
@@ -133,7 +133,7 @@ impl<'a> Section<'a> {
     }
 
     /// An octal mode.
-    pub(super) fn mode(&self, name: &str) -> Option<u32> {
+    pub(in crate::config) fn mode(&self, name: &str) -> Option<u32> {
         self.converted(name, |text| match u32::from_str_radix(text.trim(), 8) {
             Ok(mode) if mode <= 0o7777 => Ok(mode),
             _ => Err((format!("`{text}` is no mode"), "write octal digits, such as 750")),
@@ -141,7 +141,7 @@ impl<'a> Section<'a> {
     }
 
     /// An absolute path without `..`.
-    pub(super) fn absolute(&self, name: &str, value: &Value) -> Option<String> {
+    pub(in crate::config) fn absolute(&self, name: &str, value: &Value) -> Option<String> {
         let text = value.text.trim();
         if is_absolute(text) {
             return Some(text.to_owned());
@@ -156,6 +156,6 @@ impl<'a> Section<'a> {
 }
 
 /// Whether a path begins at the root and never goes up.
-pub(super) fn is_absolute(path: &str) -> bool {
+pub(in crate::config) fn is_absolute(path: &str) -> bool {
     path.starts_with('/') && !path.split('/').any(|part| part == "..")
 }

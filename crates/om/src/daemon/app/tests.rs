@@ -125,6 +125,17 @@ impl Node {
     }
 }
 
+/// Waits until it is so.
+async fn comes_true(what: &str, is_so: impl AsyncFn() -> bool) {
+    for _ in 0..500 {
+        if is_so().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it never came to be that {what}");
+}
+
 #[tokio::test]
 async fn the_page_s_service_comes_and_goes() {
     let mut node = Node::start().await;
@@ -268,4 +279,47 @@ async fn keys_are_kept_and_not_told() {
     assert!(matches!(running(&node.places().lock()), Ok(Some(_))));
     node.stop().await;
     assert!(matches!(running(&node.places().lock()), Ok(None)));
+}
+
+#[tokio::test]
+async fn the_cluster_s_configuration_is_followed() {
+    let node = Node::start().await;
+    let client = node.client();
+    let cluster = ObjectPath::cluster();
+    let set = async |text: &str| {
+        let patch = api::Patch { set: vec![text.into()], ..api::Patch::default() };
+        client.config_patch(&cluster, &patch).await
+    };
+    node.provision().await;
+
+    set("network#backend.network=10.30.0.0/16").await.unwrap();
+    let has_network = async || client.networks().await.unwrap().iter().any(|network| network.name == "backend");
+    comes_true("the new network is known", has_network).await;
+
+    // The name is in configurations, in the zone, and in certificates.
+    let tls: ObjectPath = "test/sec/registry.tls".parse().unwrap();
+    let of = async |key: &str| client.value(&tls, key).await.unwrap_or_default();
+    let (service, rid): (ObjectPath, Rid) = ("test/registry".parse().unwrap(), "container#1".parse().unwrap());
+    let in_container = || node.fake.files(&service, &rid).remove("/run/tls/tls.key").unwrap().0;
+    let before = of("private_key").await;
+    assert_eq!(in_container(), before);
+    set("cluster.name=homepool2").await.unwrap();
+    let is_named = async || client.daemon().await.unwrap().cluster == "homepool2";
+    comes_true("the cluster has its name", is_named).await;
+    let is_renewed = async || in_container() != before && in_container() == of("private_key").await;
+    comes_true("the container has a certificate for its new name", is_renewed).await;
+
+    // One that was damaged is made again, without an order and without a start.
+    let (before, log) = (of("private_key").await, node.fake.log());
+    assert!(log.iter().any(|step| step == "start container#1"), "{log:?}");
+    client.value_delete(&tls, "private_key").await.unwrap();
+    let is_renewed = async || in_container() != before && in_container() == of("private_key").await;
+    comes_true("the container has another certificate", is_renewed).await;
+    assert_eq!(node.fake.log(), Vec::<String>::new());
+
+    // What makes no sense changes nothing, and says where it is.
+    let refused = set("cluster.dns=10.0.0.1 junk").await.unwrap_err();
+    let ClientError::Refused { failure, .. } = &refused else { panic!("{refused:?}") };
+    let said = &failure.diagnostics[0];
+    assert_eq!((said.message.as_str(), said.line, said.column), ("`dns`: `junk` is no address", 4, 7));
 }

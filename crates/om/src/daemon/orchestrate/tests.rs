@@ -186,6 +186,7 @@ impl Teller for Silent {
     fn gone(&self, _: &ObjectPath) {}
     fn node(&self, _: &NodeName) {}
     fn touched(&self, _: &ObjectPath) {}
+    fn altered(&self, _: &ObjectPath) {}
     fn progress(&self, _: &ObjectPath, _: Option<&Rid>, _: Option<&str>, _: &str) {}
     fn say(&self, _: Level, _: &ObjectPath, _: Option<&Rid>, text: String) {
         self.0.lock().unwrap().push(text);
@@ -208,7 +209,14 @@ struct Nothing;
 
 impl Supply for Nothing {
     fn cluster(&self) -> Cluster {
-        Cluster { name: "pool".into(), id: "1".into(), nodes: Vec::new(), dns: Vec::new() }
+        Cluster {
+            name: "pool".into(),
+            id: "1".into(),
+            nodes: Vec::new(),
+            dns: Vec::new(),
+            networks: Vec::new(),
+            plugins: None,
+        }
     }
     fn keys<'a>(&'a self, _: &'a InstanceConfig, _: &'a Resource) -> Effect<'a, BTreeMap<KeyName, Secret>> {
         Box::pin(async { Ok(BTreeMap::new()) })
