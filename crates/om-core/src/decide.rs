@@ -417,6 +417,12 @@ impl One<'_> {
         let unknown = is_unknown(config, report);
         if !frozen
             && !unknown
+            && let Some(action) = self.resume(config, report)
+        {
+            return Some(action);
+        }
+        if !frozen
+            && !unknown
             && report.expected
             && let Some(action) = self.repair(config, report)
         {
@@ -454,6 +460,24 @@ impl One<'_> {
             return Some(Action::Wait { until: self.object.local.not_before });
         }
         self.with_ownership(config, Job::new(Work::Start), "it should run")
+    }
+
+    /// Starts what ended with the container engine, or while nobody looked: that is no death that its restarts count.
+    fn resume(&self, config: &InstanceConfig, report: &Report) -> Option<Action> {
+        let local = &self.object.local;
+        if !local.interrupted || !report.expected || config.orchestrate == Orchestrate::No {
+            return None;
+        }
+        let is_down = |(rid, resource)| {
+            matches!(effective(resource, report.resources.get(rid)), Status::Down | Status::StandbyDown)
+        };
+        if !config.resources.iter().any(is_down) || self.object.failure(&self.view.me).is_some() {
+            return None;
+        }
+        if local.not_before > self.view.now {
+            return Some(Action::Wait { until: local.not_before });
+        }
+        self.with_ownership(config, Job { keep: true, ..Job::new(Work::Start) }, "it ended with what runs it")
     }
 
     /// Starts again what died, as often as its configuration says.

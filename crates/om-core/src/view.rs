@@ -300,6 +300,8 @@ pub struct Local {
     pub seen: bool,
     /// The boot in which it was last reported is another.
     pub booted: bool,
+    /// Whatever runs its resources was away: what is down since may not have died by itself.
+    pub interrupted: bool,
     /// Earliest time of another start by itself; of [`View::now`].
     pub not_before: Duration,
     /// Earliest time of another restart of these resources.

@@ -134,6 +134,11 @@ impl Cni {
             }
             plugins.push(plugin);
         }
+        // One that is missing could not give back what those before it took.
+        for plugin in &plugins {
+            self.find(name_of(plugin))?;
+            plugin.get("ipam").map_or(Ok(()), |ipam| self.find(name_of(ipam)).map(|_| ()))?;
+        }
         let mut record = Record { attachment: attachment.clone(), plugins, ports, result: None };
         // Before anything is taken: whoever comes after a crash knows what to give back.
         self.write(&record).await?;

@@ -18,6 +18,8 @@ use testkit::{
     server::{Server, Setup},
 };
 
+#[path = "e2e/failures.rs"]
+mod failures;
 #[path = "e2e/page.rs"]
 mod page;
 

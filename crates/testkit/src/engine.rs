@@ -83,6 +83,12 @@ impl Engine {
     /// Kills the engine at once. Its containers go on until the next one ends them.
     pub fn kill9(&mut self) {
         self.process.kill9();
+        // Its containerd dies with it. Where nobody collects the dead, the next engine takes it for a living one.
+        let note = self.dir.path().join(self.storage).join("exec/containerd/containerd.pid");
+        let Ok(id) = fs::read_to_string(&note) else { return };
+        let stat = Path::new("/proc").join(id.trim()).join("stat");
+        wait_until(STOP_LIMIT, || fs::read_to_string(&stat).map_or(true, |text| text.contains(") Z ")));
+        fs::remove_file(note).expect("remove the note of a containerd that is dead");
     }
 
     /// Starts it again, with all that it has on disk.

@@ -86,7 +86,7 @@ fn view(words: &str) -> View {
         want: At { value: want, rev: Rev(9) },
         owner,
         reports,
-        local: Local { seen: true, ..Local::default() },
+        local: Local { seen: true, interrupted: has("interrupted"), ..Local::default() },
     };
     View {
         me: "a".parse().expect("a node"),
@@ -194,8 +194,21 @@ fn what_died_is_started_again_as_often_as_said() {
     check("no own:a restarts a:warn", "");
 }
 
+#[test]
+fn what_ended_with_the_engine_is_started_again() {
+    check("own:a expected a:warn interrupted", "start");
+    check("own:a expected a:warn", "");
+    check("own:a expected a:warn interrupted frozen", "");
+    check("own:a expected a:undef interrupted", "");
+    check("own:a expected a:up interrupted", "");
+    check("own:a expected a:failed interrupted", "free");
+    check("no own:a expected a:warn interrupted", "");
+    check("own:a a:warn interrupted", "");
+    check("own:a expected restarts a:warn interrupted", "start");
+}
+
 fn any_view() -> impl Strategy<Value = String> {
-    let word = "(a|b):(up|down|warn|undef|none|failed|busy|dead)|own:(a|b)|free|frozen|no|expected|done|cut|restarts|late\
+    let word = "(a|b):(up|down|warn|undef|none|failed|busy|dead)|own:(a|b)|free|frozen|no|expected|interrupted|done|cut|restarts|late\
                 |>(started|stopped|provisioned|unprovisioned|purged|deleted|restarted|placed|placed@a|placed@b)";
     proptest::collection::vec(word, 0..9).prop_map(|words| words.join(" "))
 }

@@ -115,7 +115,7 @@ async fn follow(docker: Arc<engine::Engine>, mut deaths: mpsc::UnboundedReceiver
         }
         events::Heard::Connected => {
             tracing::info!("the container engine answers");
-            engine.touch(None);
+            engine.interrupted();
         }
         events::Heard::Lost { why } => {
             tracing::warn!("the container engine does not answer: {why}");

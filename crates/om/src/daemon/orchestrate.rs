@@ -146,6 +146,7 @@ enum Request {
     Run { path: ObjectPath, job: Box<Job>, done: oneshot::Sender<Answered> },
     Freeze { since: Option<u64>, done: oneshot::Sender<Answered> },
     Reread { members: Vec<NodeName> },
+    Interrupted,
 }
 
 /// The node's engine, as the rest of the daemon sees it. Clones share it.
@@ -165,6 +166,12 @@ impl Engine {
     pub fn touch(&self, path: Option<&ObjectPath>) {
         // A full queue is full of work that leads to looking anyway, and the poll follows.
         let _ = self.requests.try_send(Request::Look { paths: path.map(|path| vec![path.clone()]), done: None });
+    }
+
+    /// Says that whatever runs resources is there again: what ended with it is started again.
+    pub fn interrupted(&self) {
+        // The queue is full where nothing else is done than this; the poll follows.
+        let _ = self.requests.try_send(Request::Interrupted);
     }
 
     /// Looks at objects, and returns when what was seen is in the view.
@@ -234,6 +241,7 @@ pub struct Orchestrator {
     jobs: Arc<Semaphore>,
     pending: BTreeSet<Key>,
     failed_until: Option<Instant>,
+    listing: bool,
 }
 
 /// What only the loop needs of an object.
@@ -333,6 +341,7 @@ impl Orchestrator {
             jobs: Arc::new(Semaphore::new(parallel)),
             pending: BTreeSet::new(),
             failed_until: None,
+            listing: false,
         };
         (orchestrator, Engine { view, requests: sender })
     }
@@ -463,7 +472,9 @@ impl Orchestrator {
         let (objects, rest): (Vec<Fact>, Vec<Fact>) =
             facts.into_iter().partition(|fact| matches!(fact, Fact::Object(..)));
         gone.into_iter().for_each(|path| self.learn(Fact::Object(path, None)));
+        self.listing = true;
         objects.into_iter().chain(rest).for_each(|fact| self.learn(fact));
+        self.listing = false;
     }
 
     fn learn(&mut self, fact: Fact) {
@@ -528,14 +539,15 @@ impl Orchestrator {
         let config = self.compiled(&path, &object.text);
         let instance = self.instances.entry(path.clone()).or_default();
         instance.text = object.text;
-        self.with_view(|view, _| {
+        self.with_view(|view, this| {
             let entry = view.objects.entry(path.clone()).or_insert_with(|| ObjectView {
                 generation: object.generation,
                 config: None,
                 want: At { value: Want::default(), rev: Rev(0) },
                 owner: None,
                 reports: BTreeMap::new(),
-                local: Local::default(),
+                // What went down before this daemon was there went unseen.
+                local: Local { interrupted: this.listing, ..Local::default() },
             });
             entry.generation = object.generation;
             entry.config = config;
@@ -741,6 +753,14 @@ impl Orchestrator {
                 }
             }
             Request::Reread { members } => self.reread(members),
+            Request::Interrupted => {
+                // What was seen until now may have been seen while nothing answered.
+                self.with_view(|view, _| {
+                    view.objects.values_mut().for_each(|object| object.local.interrupted = true);
+                });
+                let paths: Vec<ObjectPath> = self.instances.keys().cloned().collect();
+                paths.iter().for_each(|path| self.look(path));
+            }
             Request::Freeze { since, done } => {
                 self.freeze = Some(since);
                 self.renew(Some(done));
@@ -806,6 +826,7 @@ impl Orchestrator {
             let Some(object) = view.objects.get_mut(path) else { return };
             object.local.job = Some(job.clone());
             object.local.booted = false;
+            object.local.interrupted &= !matches!(job.work, Work::Start | Work::Restart | Work::Stop);
             if job.work == Work::Start && job.request.is_none() {
                 object.local.not_before = not_before - started;
             }
@@ -917,7 +938,15 @@ impl Orchestrator {
                     view.objects.get(&path).is_some_and(|o| o.generation == generation && o.local.job.is_none())
                 });
                 if current {
+                    let interrupted = |view: &View| view.objects.get(&path).is_some_and(|o| o.local.interrupted);
+                    let before = self.with_view(|view, _| interrupted(view));
                     self.saw(&path, seen);
+                    // What was seen may be from before the interruption; the next look is from after it.
+                    if again && before {
+                        self.with_view(|view, _| {
+                            view.objects.get_mut(&path).into_iter().for_each(|o| o.local.interrupted = true);
+                        });
+                    }
                 }
                 if again {
                     self.look(&path);
@@ -992,6 +1021,7 @@ impl Orchestrator {
             report.updated = u64::try_from(wall().as_millis()).unwrap_or(u64::MAX);
             if report.summary.avail == Status::Up {
                 object.local.booted = false;
+                object.local.interrupted = false;
                 if instance.last_start.is_some_and(|at| now - at >= SETTLED) {
                     instance.starts = 0;
                 }
