@@ -1,9 +1,9 @@
 # Routines of this repository. `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help up down registry test check e2e image bench fuzz soak docs
+.PHONY: help up down registry test check e2e image bench bench-om reference fuzz soak
 
 help: ## List the routines
-	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: ## A cluster of this node, with the registry of docs/docker-private-registries.md as its first service
 	@scripts/install-packages.sh up
@@ -49,3 +49,14 @@ bench: ## Measure against Debian's docker-registry and nginx
 	@scripts/install-packages.sh bench
 	cargo build --release --package registry
 	cargo xtask bench
+
+bench-om: ## Measure what a node of om costs, and its commands beside a shell's start
+	@scripts/install-packages.sh build
+	cargo build --release --package om
+	cargo xtask bench-om
+
+reference: ## Write the reference of om again from the tables of the program
+	cargo build --package om
+	target/debug/om reference commands > docs/om-commands.md
+	target/debug/om reference keywords > docs/om-keywords.md
+	target/debug/om reference man > packaging/om.1

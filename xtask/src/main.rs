@@ -3,6 +3,7 @@
 //! Owns only the dispatch; what a chore does and which arguments it takes is in its own file.
 
 mod bench;
+mod bench_om;
 mod soak;
 mod tidy;
 
@@ -24,6 +25,8 @@ enum Chore {
     Bench(bench::Options),
     /// Measures what pushes and pulls feel of the collection and of the scrub.
     BenchUpkeep(bench::upkeep::Options),
+    /// Measures what a node of `om` costs, and how long its commands take.
+    BenchOm(bench_om::Options),
     /// Runs clients against a server that collects and is killed, and checks all that it answers.
     Soak(soak::Options),
     /// Checks the rules of the house: allowed arrows, module docs, links between documents.
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().chore {
         Chore::Bench(options) => bench::run(&options),
         Chore::BenchUpkeep(options) => bench::upkeep::run(&options),
+        Chore::BenchOm(options) => bench_om::run(&options),
         Chore::Soak(options) => soak::run(&options),
         Chore::Tidy => tidy::run(),
     };

@@ -11,7 +11,7 @@ use std::{
 };
 
 use om_core::kv::{Answer, Changed, Compare, Entry, KeyRange, Kv, KvError, Op, Outcome, Rev, Watch, WatchMsg};
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use tokio::sync::{oneshot, watch};
 
 use crate::limits::{bounds, check};
@@ -45,6 +45,14 @@ pub enum OpenError {
         path: PathBuf,
         /// Its schema.
         found: i64,
+    },
+    /// It is damaged.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What SQLite says of it.
+        what: String,
     },
     /// Another process has it.
     #[error("{} is in use by another process", path.display())]
@@ -134,6 +142,47 @@ impl Drop for SqliteKv {
             drop(writer.join());
         }
     }
+}
+
+/// Writes what a store has now to `to`, where nothing is: one file, as of one revision. The store may be in use. Blocks.
+///
+/// # Errors
+/// SQLite could not read the one or write the other.
+pub fn backup(store: &Path, to: &Path) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Sqlite { path: store.to_owned(), source };
+    let db = Connection::open_with_flags(store, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(failed)?;
+    db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+    let failed = |source| OpenError::Sqlite { path: to.to_owned(), source };
+    db.execute("VACUUM INTO ?1", [to.to_string_lossy()]).map_err(failed).map(drop)
+}
+
+/// Makes a backup what a store can begin with: it is whole, of a version that is known, and its generation grows, so that
+/// what was seen of the store that it replaces never counts again. `newest` is that one's generation. Blocks until it is on
+/// disk.
+///
+/// # Errors
+/// It is no store, is damaged, or of a newer version.
+pub fn prepare(path: &Path, newest: u64) -> Result<(), OpenError> {
+    let failed = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(failed)?;
+    let found: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
+    if found > SCHEMA {
+        return Err(OpenError::Newer { path: path.to_owned(), found });
+    }
+    let sound: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
+    if sound != "ok" {
+        return Err(OpenError::Damaged { path: path.to_owned(), what: sound });
+    }
+    db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    let generation = number(&db, "generation").map_err(failed)?.max(newest) + 1;
+    set_number(&db, "generation", generation).map_err(failed)
+}
+
+/// The generation of a store that nobody has open; 0 if there is none that can be read.
+pub fn generation_of(path: &Path) -> u64 {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY;
+    Connection::open_with_flags(path, flags).and_then(|db| number(&db, "generation")).unwrap_or(0)
 }
 
 fn migrate(db: &mut Connection, found: i64) -> rusqlite::Result<(Rev, u64)> {
@@ -433,6 +482,30 @@ mod tests {
     use std::sync::Mutex as StdMutex;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_backup_is_a_store_of_a_later_generation() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("store.db"), dir.path().join("copy.db"));
+        let store = SqliteKv::open(&path).unwrap();
+        let put = async |value: &str| {
+            store.txn(Vec::new(), vec![Op::Put("k".into(), value.as_bytes().to_vec())]).await.unwrap();
+        };
+        put("one").await;
+        backup(&path, &copy).unwrap();
+        assert!(backup(&path, &copy).is_err(), "what is there is not overwritten");
+        put("two").await;
+        prepare(&copy, store.generation()).unwrap();
+        let other = SqliteKv::open(&copy).unwrap();
+        let (entries, _) = other.range(KeyRange::Key("k".into())).await.unwrap();
+        assert_eq!(*entries[0].value, *b"one");
+        assert_eq!((store.generation(), other.generation(), generation_of(&path)), (1, 2, 1));
+        drop(other);
+        let damaged = dir.path().join("damaged.db");
+        std::fs::write(&damaged, "no database at all, but long enough to be looked at").unwrap();
+        assert!(prepare(&damaged, 1).is_err() && generation_of(&damaged) == 0);
+    }
+
     use crate::contract;
 
     #[tokio::test]

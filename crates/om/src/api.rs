@@ -451,6 +451,12 @@ pub struct Act {
     /// Only these resources, or groups of them: `container#1`, `ip`.
     #[serde(default)]
     pub rids: Vec<String>,
+    /// Only resources with one of these tags; `a+b` asks for both.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// Only resources of these subsets.
+    #[serde(default)]
+    pub subsets: Vec<String>,
     /// Nodes of `switch`.
     #[serde(default)]
     pub to: Vec<String>,

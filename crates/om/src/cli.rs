@@ -12,6 +12,7 @@ use std::{
 };
 
 use om_core::path::{Kind, Namespace, ObjectPath};
+use serde_json_path::JsonPath;
 
 use self::{
     grammar::Area,
@@ -24,6 +25,7 @@ use crate::{
     places::{Places, ROOT_VARIABLE},
 };
 
+pub mod backup;
 pub mod complete;
 pub mod config;
 pub mod create;
@@ -39,6 +41,7 @@ pub mod live;
 pub mod look;
 pub mod node;
 pub mod parse;
+pub mod reference;
 pub mod scratch;
 
 /// What `om daemon run` is: returns when the daemon has ended.
@@ -161,6 +164,8 @@ pub struct Context {
     pub namespace: Option<Namespace>,
     /// The form that was asked for.
     pub format: Format,
+    /// The parts of answers that were asked for.
+    pub filter: Option<JsonPath>,
     /// Whether the standard output is coloured.
     pub colour: bool,
     /// Columns of the terminal, if the standard output is one.
@@ -185,6 +190,17 @@ impl Context {
             Some("yaml" | "yml") => Format::Yaml,
             Some(other) => return Err(Failed::new(format!("--format {other}: json, yaml or table"))),
         };
+        let filter = match command.value("filter") {
+            None => None,
+            // As people write it: the root goes without saying.
+            Some(text) if !text.starts_with('$') => Some(format!("$.{}", text.trim_start_matches('.'))),
+            Some(text) => Some(text.to_owned()),
+        };
+        let filter = filter.map(|text| JsonPath::parse(&text)).transpose();
+        let filter = filter.map_err(|error| {
+            Failed::new(format!("--filter: {error}")).hint("a JSONPath of RFC 9535, such as $.objects..avail")
+        })?;
+        let format = if filter.is_some() && format == Format::Human { Format::Json } else { format };
         let terminal = io::stdout().is_terminal();
         let colour = match command.value("color").unwrap_or("auto") {
             "auto" => {
@@ -200,7 +216,7 @@ impl Context {
             .map(|size| usize::from(size.ws_col))
             .filter(|columns| *columns > 20)
             .map(|columns| columns - 4);
-        Ok(Self { client: Client::new(places.socket()), places, namespace, format, colour, width })
+        Ok(Self { client: Client::new(places.socket()), places, namespace, format, filter, colour, width })
     }
 
     /// The selector as the daemon takes it: names that are plain get their namespace and kind.
@@ -280,6 +296,14 @@ impl Context {
 
     /// Writes a value in the form that was asked for, JSON if none was.
     pub fn value(&self, value: &serde_json::Value) -> Outcome {
+        if let Some(filter) = &self.filter {
+            // One line for each: words as they are, for scripts.
+            let line = |found: &serde_json::Value| match found {
+                serde_json::Value::String(text) => format!("{text}\n"),
+                other => format!("{other}\n"),
+            };
+            return put(&filter.query(value).iter().map(|found| line(found)).collect::<String>());
+        }
         let text = match self.format {
             Format::Yaml => yaml::write(value),
             Format::Human | Format::Json => format!("{value:#}\n"),
@@ -394,6 +418,8 @@ async fn run(context: &Context, command: &Command) -> Outcome {
             "status" => look::cluster(context, command).await,
             "name" => put(&format!("{}\n", context.client.daemon().await?.cluster)),
             "freeze" | "thaw" => node::run(context, command).await,
+            "backup" => backup::backup(context, command).await,
+            "restore" => backup::restore(context, command).await,
             _ => object(context, command).await,
         },
         Area::Node => node::run(context, command).await,
@@ -409,6 +435,7 @@ async fn run(context: &Context, command: &Command) -> Outcome {
             "mon" => live::run(context, command).await,
             "completion" => complete::script(command.rest.first().map_or("", String::as_str)),
             "kw" => keywords::run(context, command),
+            "reference" => reference::run(command.rest.first().map_or("", String::as_str)),
             "templates" => create::templates(context),
             _ => put(&format!("om {}\n", env!("CARGO_PKG_VERSION"))),
         },

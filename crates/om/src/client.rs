@@ -197,6 +197,12 @@ impl Client {
         read(&operation, response).await
     }
 
+    /// The state of the cluster as a file.
+    pub async fn backup(&self) -> Answer<Vec<u8>> {
+        let (operation, response) = self.request(Method::GET, "/backup", &[], Bytes::new()).await?;
+        Ok(body(&operation, response).await?.to_vec())
+    }
+
     /// How to get a shell in a container; by default in the one container that is up.
     pub async fn enter(&self, path: &ObjectPath, rid: Option<&str>) -> Answer<api::Enter> {
         self.get(&of(path, "enter"), &[("rid", rid)]).await

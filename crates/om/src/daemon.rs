@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod answer;
 pub mod app;
+pub mod backup;
 pub mod certificates;
 pub mod drivers;
 pub mod executor;

@@ -83,7 +83,7 @@ fn bodies(route: Route) -> (Option<Value>, Value) {
         Route::ConfigCheck => (None, checked()),
         Route::ConfigCheckText => (Some(replace()), checked()),
         Route::Keys => (None, of(schema(&api::Keys { keys: vec![api::KeyInfo::default()] }))),
-        Route::Value => (None, bytes()),
+        Route::Value | Route::Backup => (None, bytes()),
         Route::ValuePut => (Some(bytes()), of(schema(&api::KeyChanged::default()))),
         Route::ValueDelete => (None, of(schema(&api::KeyChanged::default()))),
         Route::Enter => (None, of(schema(&api::Enter { command: words() }))),
@@ -183,7 +183,7 @@ fn created() -> api::Created {
 }
 
 fn act() -> api::Act {
-    api::Act { rids: words(), to: words(), ..api::Act::default() }
+    api::Act { rids: words(), tags: words(), subsets: words(), to: words(), ..api::Act::default() }
 }
 
 fn acted() -> api::Acted {

@@ -56,6 +56,8 @@ pub enum Route {
     NodeConfigReplace,
     /// Some keywords of it.
     NodeConfigPatch,
+    /// The state of the cluster as a file.
+    Backup,
     /// Pools.
     Pools,
     /// Networks.
@@ -118,6 +120,7 @@ pub const TABLE: &[Row] = &[
     row(Route::NodeConfig, "GET", "/node/config", &[], "This node's configuration."),
     row(Route::NodeConfigReplace, "PUT", "/node/config", &[], "Replaces this node's configuration."),
     row(Route::NodeConfigPatch, "PATCH", "/node/config", &[], "Sets and unsets this node's keywords."),
+    row(Route::Backup, "GET", "/backup", &[], "The state of the cluster as a file; secrets are sealed."),
     row(Route::Pools, "GET", "/pools", &[], "Pools of volumes, as this node has them."),
     row(Route::Networks, "GET", "/networks", &[], "Networks, as this node has them."),
     row(Route::Dns, "GET", "/dns", &[], "The zone as it is answered now."),

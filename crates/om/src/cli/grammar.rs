@@ -71,6 +71,7 @@ pub const COMMON: &[Opt] = &[
     short('s', value("service", "SELECTOR", "the objects, as the first word does; for svcmgr and `om svc`")),
     value("namespace", "NS", "the namespace of names without one (also OSVC_NAMESPACE)"),
     value("format", "FORM", "json, yaml or table"),
+    value("filter", "JSONPATH", "only these parts of the answer, as JSON: $.objects..avail (RFC 9535)"),
     value("color", "WHEN", "auto, always or never"),
     value("root", "DIR", "keeps everything of the node below DIR (also OM_ROOT)"),
     short('h', flag("help", "shows this")),
@@ -93,6 +94,9 @@ const NO_WAIT: Opt = flag("no-wait", "returns as soon as the request is taken");
 const TIME: Opt = value("time", "DURATION", "how long to wait, 300s unless said; then `timeout` and code 1");
 const LOCAL: Opt = flag("local", "only this node's instance, at once");
 const RID: Opt = value("rid", "R[,R]", "only these resources or groups: container#1, ip; means --local");
+const TAGS: Opt =
+    value("tags", "T[+T][,T]", "only resources with one of these tags; + asks for several; means --local");
+const SUBSETS: Opt = value("subsets", "S[,S]", "only resources of these subsets; means --local");
 const DRY: Opt = flag("dry-run", "only shows what would be done");
 const FORCE: Opt = short('f', flag("force", "skips checks; stops standby resources too"));
 const ROLLBACK: Opt = flag("disable-rollback", "keeps what a failed start had started");
@@ -100,7 +104,7 @@ const KW: Opt = value("kw", "K=V", "a keyword: section.keyword=value, keyword@no
 const KEY: Opt = value("key", "KEY", "the key");
 const NODE: Opt = value("node", "NODE", "the node");
 
-const ACT: &[Opt] = &[WAIT, NO_WAIT, TIME, LOCAL, RID, DRY, FORCE, ROLLBACK];
+const ACT: &[Opt] = &[WAIT, NO_WAIT, TIME, LOCAL, RID, TAGS, SUBSETS, DRY, FORCE, ROLLBACK];
 const WISH: &[Opt] = &[WAIT, NO_WAIT, TIME, LOCAL, DRY, FORCE];
 const KEY_VALUE: &[Opt] = &[
     KEY,
@@ -421,6 +425,13 @@ pub const VERBS: &[Verb] = &[
         value("impersonate", "NODE", "as that node sees it"),
     ]),
     verb(Cluster, "validate", "Says all that is wrong with the cluster's configuration.").also(&["validate config"]),
+    verb(Cluster, "backup", "Writes the state of the cluster, secrets sealed, to a file that `restore` takes.")
+        .rest("FILE")
+        .examples(&[("om cluster backup /backup/om-$(date +%F).db", "not its key, which has to be kept elsewhere")]),
+    verb(Cluster, "restore", "Puts a backup in the place of the state, while the daemon does not run.")
+        .rest("FILE")
+        .options(&[short('f', flag("force", "does not ask"))])
+        .examples(&[("om daemon stop && om cluster restore /backup/om-2026-11-24.db && om daemon start", "")]),
     verb(Cluster, "freeze", "Freezes this node, which is the cluster's only one."),
     verb(Cluster, "thaw", "Takes a freeze back."),
     // --- Daemon
@@ -468,6 +479,9 @@ pub const VERBS: &[Verb] = &[
     verb(Top, "completion", "Writes a completion script for a shell.")
         .rest("bash|zsh|fish")
         .examples(&[("om completion bash > /etc/bash_completion.d/om", "")]),
+    verb(Top, "reference", "Writes the reference of commands or keywords, or the man page om(1).")
+        .rest("commands|keywords|man")
+        .examples(&[("om reference man > /usr/local/share/man/man1/om.1", "")]),
     verb(Top, "templates", "Lists templates for create --template."),
     verb(Top, "version", "Shows the version."),
     verb(Top, "help", "Shows help.").rest("[VERB]"),

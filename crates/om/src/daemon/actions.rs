@@ -85,8 +85,31 @@ fn work(target: &Target) -> Option<Work> {
     })
 }
 
+/// The resources that are asked for by ids and groups, tags and subsets: those that all of these mean; empty: nothing was
+/// asked for, all are meant.
+fn resources(config: &InstanceConfig, act: &api::Act) -> Result<BTreeSet<Rid>, Refusal> {
+    let mut found = by_id(config, &act.rids)?;
+    if act.tags.is_empty() && act.subsets.is_empty() {
+        return Ok(found);
+    }
+    if act.rids.is_empty() {
+        found = config.resources.keys().cloned().collect();
+    }
+    found.retain(|rid| {
+        let resource = &config.resources[rid];
+        let has = |tags: &String| tags.split('+').all(|tag| resource.tags.iter().any(|own| own == tag));
+        let is_of = |subset: &String| resource.subset.as_ref() == Some(subset);
+        (act.tags.is_empty() || act.tags.iter().any(has)) && (act.subsets.is_empty() || act.subsets.iter().any(is_of))
+    });
+    if found.is_empty() {
+        let refusal = Refusal::new(code::NOT_FOUND, format!("{} has no resource that is meant", config.path));
+        return Err(refusal.hint(format!("om {} print config shows its tags and subsets", config.path)));
+    }
+    Ok(found)
+}
+
 /// The resources that ids and groups mean.
-fn resources(config: &InstanceConfig, words: &[String]) -> Result<BTreeSet<Rid>, Refusal> {
+fn by_id(config: &InstanceConfig, words: &[String]) -> Result<BTreeSet<Rid>, Refusal> {
     let mut found = BTreeSet::new();
     for word in words {
         let before = found.len();
@@ -144,7 +167,7 @@ impl App {
                 _ => Err(Refusal::bad(format!("a {} object takes no {}", path.kind, act.verb))),
             };
         }
-        let local = act.local || !act.rids.is_empty();
+        let local = act.local || ![&act.rids, &act.tags, &act.subsets].iter().all(|words| words.is_empty());
         match verb {
             Verb::Refresh => {
                 let refreshed = self.engine.refresh(vec![path.clone()]).await;
@@ -196,7 +219,7 @@ impl App {
             ..Job::new(work)
         });
         if act.dry_run {
-            let only = resources(&config, &act.rids)?;
+            let only = resources(&config, act)?;
             let job = job.or_else(|| matches!(target, Target::Purged).then(|| Job::new(Work::Unprovision)));
             let job = Job { only, ..job.unwrap_or_else(|| Job::new(Work::Stop)) };
             let seen = self.engine.read(|view| {
@@ -212,7 +235,7 @@ impl App {
                     Refusal::bad(format!("{} is for the whole object", act.verb)).hint("leave --local and --rid out")
                 );
             };
-            job.only = resources(&config, &act.rids)?;
+            job.only = resources(&config, act)?;
             result.request = Some(self.run_here(path, job)?);
             return Ok(());
         }

@@ -83,6 +83,7 @@ impl Answers {
             Route::NodeConfig => Reply::json(&app.node_config()?),
             Route::NodeConfigReplace => Reply::json(&app.node_config_replace(&call.read()?).await?),
             Route::NodeConfigPatch => Reply::json(&app.node_config_patch(&call.read()?).await?),
+            Route::Backup => app.backup().await.map(Reply::Bytes),
             Route::Pools => Reply::json(&self.pools()),
             Route::Networks => Reply::json(&self.networks()),
             Route::Dns => Reply::json(&app.names.told()),

@@ -127,9 +127,9 @@ fn docker_comes_back_with_all_that_should_run() {
     node.om_ok(&["test/registry", "create", "--config", &template, "--provision"]);
     for ending in ["stopped", "killed"] {
         if ending == "killed" {
-            node.engine.kill9()
+            node.engine.kill9();
         } else {
-            node.engine.stop()
+            node.engine.stop();
         }
         until("the engine is missed", || node.status().contains("undef"));
         let status = node.status();
