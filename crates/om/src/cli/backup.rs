@@ -90,7 +90,8 @@ fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
 fn put_in_place(new: &Path, store: &Path) -> io::Result<bool> {
     let exists = store.exists();
     for suffix in ["", "-wal", "-shm"] {
-        let old = beside(&beside(store, suffix), ".old");
+        // As SQLite looks for the journal of the old one.
+        let old = beside(&beside(store, ".old"), suffix);
         match fs::rename(beside(store, suffix), &old) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let _ = fs::remove_file(old);
