@@ -139,6 +139,11 @@ impl Node {
     fn kill_daemon(&mut self) {
         self.daemon.kill().unwrap();
         self.daemon.wait().unwrap();
+        self.begin_daemon();
+    }
+
+    /// The daemon, which does not run, is started.
+    fn begin_daemon(&mut self) {
         self.daemon = spawn(self.dir.path(), self.engine.host());
         self.wait_for_daemon();
     }

@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use om_core::path::{Kind, ObjectPath};
+use om_core::{
+    config::keyword::{CLUSTER_GROUPS, GROUPS, KEYWORDS},
+    path::{Kind, ObjectPath},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -31,7 +34,9 @@ _om() {
 compdef _om om svcmgr volmgr secmgr cfgmgr nodemgr svcmon
 "#;
 const FISH: &str = r#"for name in om svcmgr volmgr secmgr cfgmgr nodemgr svcmon
-    complete -c $name -a '(set -l w (commandline -opc); om __complete (basename $w[1]) $w[2..] (commandline -ct) 2>/dev/null)'
+    complete -c $name -l config -r -F
+    complete -c $name -l from -r -F
+    complete -c $name -f -a '(set -l w (commandline -opc); om __complete (basename $w[1]) $w[2..] (commandline -ct) 2>/dev/null)'
 end
 "#;
 
@@ -53,10 +58,10 @@ pub async fn candidates(client: &Client, words: &[String]) -> Outcome {
     if objects && let Ok(Ok(paths)) = timeout(LIMIT, client.objects("**")).await {
         for path in paths {
             let Ok(path) = path.parse::<ObjectPath>() else { continue };
-            // A service's short form is completed as well, as the page writes it.
-            let short = format!("{}/{}", path.namespace, path.name);
-            let all = [Some(path.to_string()), Some(short).filter(|_| path.kind == Kind::Svc)];
-            found.extend(all.into_iter().flatten().filter(|text| text.starts_with(current.as_str())));
+            // A service has a short form: the long one is for those who began it.
+            let (short, long) = (format!("{}/{}", path.namespace, path.name), path.to_string());
+            let shown = if path.kind == Kind::Svc && short.starts_with(current.as_str()) { short } else { long };
+            found.extend(Some(shown).filter(|text| text.starts_with(current.as_str())));
         }
     }
     found.sort();
@@ -83,14 +88,16 @@ fn wanted(name: &str, before: &[String], current: &str) -> (Vec<String>, bool) {
                 if let Some(named) = Area::NAMED.into_iter().find(|area| area.word() == Some(*first)) {
                     area = named;
                 } else if find(Area::Top, first).is_some() {
-                    return (
-                        if *first == "completion" {
-                            ["bash", "zsh", "fish"].map(str::to_owned).to_vec()
-                        } else {
-                            Vec::new()
-                        },
-                        false,
-                    );
+                    let words: Vec<&str> = match *first {
+                        "completion" => vec!["bash", "zsh", "fish"],
+                        "reference" => vec!["commands", "keywords", "man"],
+                        "kw" => {
+                            let groups = GROUPS.iter().chain(CLUSTER_GROUPS).map(|(group, _)| *group);
+                            groups.chain(KEYWORDS.iter().map(|keyword| keyword.name)).chain(["DEFAULT"]).collect()
+                        }
+                        _ => Vec::new(),
+                    };
+                    return (words.into_iter().map(str::to_owned).collect(), false);
                 }
                 plain.remove(0);
                 area == Area::Object
@@ -143,5 +150,7 @@ mod tests {
         check("svcmgr -s test/web print ", &["status"], false);
         check("svcmgr create --", &["--config", "--provision"], false);
         check("om completion ", &["bash"], false);
+        check("om kw ", &["container", "pool", "registry_creds", "DEFAULT"], false);
+        check("om reference ", &["man"], false);
     }
 }

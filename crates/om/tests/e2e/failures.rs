@@ -244,3 +244,50 @@ fn docker_with_a_plugin_a_port_or_a_volume_that_fails() {
     node.docker(&["rm", "test..registry.container.0"]);
     assert_eq!(Left::of(&node), before);
 }
+
+#[test]
+fn docker_runs_what_should_run_after_a_boot() {
+    if !is_inside() {
+        return;
+    }
+    let mut node = Node::start();
+    images(&node);
+    let template = template(&node);
+    let before = Left::of(&node);
+    node.om_ok(&["test/registry", "create", "--config", &template, "--provision"]);
+    let write = ["exec", "test..registry.container.1", "/bin/busybox", "touch", "/var/lib/registry/kept"];
+    node.docker(&write);
+
+    // What a boot takes away: processes, what is mounted, interfaces, rules, and all in memory.
+    node.daemon.kill().unwrap();
+    node.daemon.wait().unwrap();
+    node.engine.stop();
+    let root = node.root().display().to_string();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for point in mounts.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| point.starts_with(&root)) {
+        must("umount", &[point]);
+    }
+    let loops = must("losetup", &["--list", "--noheadings", "--output", "NAME,BACK-FILE"]);
+    for device in loops.lines().filter(|line| line.contains(&root)).filter_map(|line| line.split(' ').next()) {
+        must("losetup", &["--detach", device]);
+    }
+    fs::remove_dir_all(node.root().join("run")).unwrap();
+    must("ip", &["link", "del", "obr_default"]);
+    must("ip", &["address", "flush", "dev", "lo", "scope", "global"]);
+    must("iptables", &["-t", "nat", "-F"]);
+    must("iptables", &["-t", "nat", "-X"]);
+    let boot = node.dir.path().join("boot_id");
+    fs::write(&boot, "6f9619ff-8b86-4011-b42d-00c04fc964ff\n").unwrap();
+    must("mount", &["--bind", &boot.display().to_string(), "/proc/sys/kernel/random/boot_id"]);
+
+    // As service managers may have it: the daemon is there before the engine.
+    node.begin_daemon();
+    assert!(!is_up(&node), "{}", node.status());
+    node.engine.start_again();
+    until("it is up after the boot", || is_up(&node));
+    assert_eq!((node.leases(), node.docker(&["ps", "--quiet"]).lines().count()), (1, 2), "{}", node.status());
+    let look = ["exec", "test..registry.container.1", "/bin/busybox", "ls", "/var/lib/registry"];
+    assert!(node.docker(&look).contains("kept"));
+    purge(&node);
+    assert_eq!(Left::of(&node), before);
+}
