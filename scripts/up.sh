@@ -147,7 +147,6 @@ done
 if om daemon running >/dev/null 2>&1; then om daemon restart; else om daemon start; fi
 if [[ $(om cluster name) != "$cluster" ]]; then
     om cluster set --kw "cluster.name=$cluster"
-    om daemon restart
 fi
 om dns setup --yes
 

@@ -151,6 +151,14 @@ impl DockerDriver {
         Ok(label.is_some_and(|label| matches!(label.as_str(), "1" | "true" | "yes")))
     }
 
+    /// Whether a container has a shell, which `om enter` needs.
+    ///
+    /// # Errors
+    /// If the engine cannot be asked.
+    pub async fn has_shell(&self, id: &str) -> Result<bool, DriverError> {
+        self.engine.has_file(id, SHELL).await.map_err(|error| of_engine(format!("look into container {id}"), &error))
+    }
+
     async fn find(&self, job: Job<'_>) -> Result<Found, EngineError> {
         Ok(match self.engine.container(&job.container.name).await? {
             None => Found::Nothing,

@@ -152,7 +152,7 @@ impl Node {
     fn image(&self, name: &str, script: &str, label: Option<&str>) {
         let busybox = fs::read("/bin/busybox").unwrap();
         let archive = self.dir.path().join("image.tar");
-        fs::write(&archive, image::tar(&[("bin/busybox", 0o755, &busybox)])).unwrap();
+        fs::write(&archive, image::tar(&[("bin/busybox", 0o755, &busybox), ("bin/sh", 0o755, &busybox)])).unwrap();
         let script = format!("trap 'exit 0' TERM; {script} & wait");
         let command = format!("CMD {}", serde_json::json!(["/bin/busybox", "sh", "-c", script]));
         let archive = archive.display().to_string();
@@ -290,6 +290,13 @@ fn docker_runs_the_template_of_the_page() {
     assert_eq!(files.split_whitespace().collect::<Vec<_>>(), ["ca.crt", "tls.crt", "tls.key"]);
     let inspected = node.docker(&["inspect", "test..registry.container.1"]);
     assert!(!inspected.contains("PRIVATE KEY") && inspected.contains("/var/lib/registry"), "{inspected}");
+
+    let mut enter = node.command("om");
+    let enter = enter.args(["test/registry", "enter", "--rid", "container#1"]).stdin(Stdio::piped());
+    let mut enter = enter.stdout(Stdio::piped()).spawn().unwrap();
+    enter.stdin.take().unwrap().write_all(b"/bin/busybox pwd; exit 7\n").unwrap();
+    let entered = enter.wait_with_output().unwrap();
+    assert_eq!((entered.status.code(), entered.stdout.as_slice()), (Some(7), b"/\n".as_slice()));
 
     // The daemon dies: what runs goes on, and is its own again.
     let before = node.containers();
@@ -507,6 +514,9 @@ fn docker_pushes_to_the_registry_of_the_page() {
     docker.run(&["rmi", &image]);
     assert_eq!(docker.pull(&image), digest);
     assert!(!node.log().contains(password.trim()));
+
+    let (done, said) = node.om(&["test/private", "enter", "--rid", "container#2"]);
+    assert!(!done && said.contains("has no shell") && said.contains("nsenter"), "{said}");
 
     // Its certificate is renewed while it runs: the registry serves the new one, the engine trusts it.
     let before = node.containers();

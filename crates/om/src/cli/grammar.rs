@@ -345,9 +345,10 @@ pub const VERBS: &[Verb] = &[
             flag("no-pager", "never uses a pager, which is what happens anyway"),
         ])
         .examples(&[("om test/web logs --follow", "")]),
-    verb(Object, "enter", "Opens a shell in a container.")
-        .options(&[RID])
-        .examples(&[("om test/web enter --rid container#1", "")]),
+    verb(Object, "enter", "Opens a shell in a container.").options(&[RID]).examples(&[
+        ("om test/web enter --rid container#1", ""),
+        ("echo 'cat /etc/hosts' | om test/web enter --rid container#1", "what comes in is run"),
+    ]),
     verb(Object, "print devices", "Shows files, mounts and addresses that its resources use.")
         .also(&["print devs", "print resinfo"])
         .options(&[RID]),

@@ -206,6 +206,9 @@ pub async fn enter(context: &Context, command: &Command) -> Outcome {
     let [program, words @ ..] = &enter.command[..] else {
         return Err(Failed::new(format!("{path}: the daemon names no way in")));
     };
+    // Without a terminal it runs what comes in, as a shell does.
+    let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
+    let words = words.iter().map(|word| if word == "-it" && !is_terminal { "-i" } else { word });
     let error = std::process::Command::new(program).args(words).exec();
     Err(Failed::new(format!("run {program}: {error}")))
 }

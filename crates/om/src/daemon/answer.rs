@@ -71,7 +71,7 @@ impl Answers {
                 Reply::json(&app.put_value(call.object()?, &key(&call)?, mode, &call.body).await?)
             }
             Route::ValueDelete => Reply::json(&app.remove_value(call.object()?, &key(&call)?).await?),
-            Route::Enter => Reply::json(&self.enter(call.object()?, call.value("rid").as_deref())?),
+            Route::Enter => Reply::json(&self.enter(call.object()?, call.value("rid").as_deref()).await?),
             Route::Act => Reply::json(&app.act(&call.read()?).await?),
             Route::Events => self.events(&call).await,
             Route::Logs => self.logs(&call).await,
@@ -194,7 +194,7 @@ impl Answers {
         Ok(Reply::Lines(reply))
     }
 
-    fn enter(&self, path: &ObjectPath, rid: Option<&str>) -> Result<api::Enter, Refusal> {
+    async fn enter(&self, path: &ObjectPath, rid: Option<&str>) -> Result<api::Enter, Refusal> {
         let containers: Vec<(String, Option<String>)> = self.0.engine.read(|view| {
             let report = view.objects.get(path).and_then(|object| object.report(&view.me));
             let seen = report.into_iter().flat_map(|report| &report.resources);
@@ -229,6 +229,13 @@ impl Answers {
         let (rid, Some(id)) = chosen else {
             return Err(Refusal::new(code::CONFLICT, format!("{} of {path} does not run on this node", chosen.0)));
         };
+        if !self.0.supplies.images.has_shell(id).await.map_err(|error| Refusal::internal(error.to_string()))? {
+            let refusal = Refusal::new(code::CONFLICT, format!("{rid} of {path} has no shell in its image"));
+            return Err(refusal.hint(format!(
+                "the node's own programs in its network: nsenter --net --target $(docker inspect --format {{{{.State.Pid}}}} {})",
+                &id[..id.len().min(12)]
+            )));
+        }
         tracing::info!(object.path = %path, %rid, "a shell is entered");
         let shell = "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh";
         let words = ["docker", "--host", &self.0.engine_host, "exec", "-it", id, "/bin/sh", "-c", shell];

@@ -42,7 +42,7 @@ use crate::{
         node,
         orchestrate::{Engine, Orchestrator, Settings},
         refresh,
-        supply::{Labels, Supplies},
+        supply::{Images, Supplies},
         telling::Telling,
         texts, trust,
         world::{Current, World},
@@ -62,7 +62,7 @@ pub struct Parts {
     /// Makes resources so.
     pub drivers: Arc<dyn Drivers>,
     /// Knows images.
-    pub labels: Arc<dyn Labels>,
+    pub images: Arc<dyn Images>,
     /// How the command line of the container engine names it: `unix:///var/run/docker.sock`.
     pub engine_host: String,
     /// Facts of the node for people.
@@ -162,6 +162,7 @@ pub struct App {
     /// Facts of the parts.
     pub facts: BTreeMap<String, String>,
     started: f64,
+    following: tokio::sync::Mutex<()>,
 }
 
 /// Runs the daemon until a stop is requested. `make` builds the parts that are made elsewhere.
@@ -212,7 +213,7 @@ pub async fn run(
         places: places.clone(),
         store: store.clone(),
         certificates: Arc::clone(&certificates),
-        labels: parts.labels,
+        images: parts.images,
         engine: OnceLock::new(),
     });
     let executor =
@@ -245,6 +246,7 @@ pub async fn run(
         engine_host: parts.engine_host,
         facts: parts.facts,
         started: now(),
+        following: tokio::sync::Mutex::default(),
     });
 
     let listener = Listener::bind(&places.socket()).await?;
@@ -379,6 +381,8 @@ async fn derive(app: Arc<App>) {
 impl App {
     /// Reads the configurations of the cluster and of this node again, and has everything follow what they say now.
     pub async fn follow_config(&self) {
+        // What was read first must not be set last.
+        let _one = self.following.lock().await;
         let old = self.current.get();
         let new = match world(old.node.clone(), &self.store, &self.places).await {
             // What cannot be used as it is was not accepted here: the old one counts on.

@@ -31,7 +31,7 @@ use crate::{
         app::{Ground, Parts},
         executor::Drivers,
         orchestrate::Engine,
-        supply::Labels,
+        supply::Images,
     },
     places::Places,
 };
@@ -70,9 +70,13 @@ impl Drivers for Real {
     }
 }
 
-impl Labels for Real {
+impl Images for Real {
     fn wants_tls<'a>(&'a self, image: &'a str) -> Work<'a, bool> {
         Box::pin(self.docker.wants_tls(image))
+    }
+
+    fn has_shell<'a>(&'a self, container: &'a str) -> Work<'a, bool> {
+        Box::pin(self.docker.has_shell(container))
     }
 }
 
@@ -148,7 +152,7 @@ pub async fn real(ground: &Ground) -> Result<Parts, String> {
     let news = Box::new(move |engine| Box::pin(follow(docker.engine(), deaths, engine)) as _);
     Ok(Parts {
         drivers: Arc::clone(&real) as _,
-        labels: real,
+        images: real,
         engine_host,
         facts,
         news: Some(news),

@@ -288,6 +288,10 @@ impl App {
             let new = self.store.update(path, generation, &text).await.map_err(|error| of_store(&what, &error))?;
             changed.generation = new.generation;
             self.journal.say(Level::Info, Some(path), None, format!("configuration {} installed", new.generation));
+            if path.kind == Kind::Ccfg {
+                // Whoever changed it finds it to count.
+                self.follow_config().await;
+            }
         }
         Ok(changed)
     }

@@ -29,10 +29,12 @@ pub const TLS_DIRECTORY: &str = "/run/tls";
 /// How often a change of a volume object is tried again when somebody else changed it meanwhile.
 const TRIES: usize = 8;
 
-/// Says whether an image wants a certificate; the driver of containers can ask the engine.
-pub trait Labels: Send + Sync {
+/// Knows images, and containers that were made of them; the driver of containers can ask the engine.
+pub trait Images: Send + Sync {
     /// Whether the image that the engine has under this name says that it serves TLS with what it is given.
     fn wants_tls<'a>(&'a self, image: &'a str) -> Work<'a, bool>;
+    /// Whether the container with this id has a shell.
+    fn has_shell<'a>(&'a self, container: &'a str) -> Work<'a, bool>;
 }
 
 /// What jobs are supplied with.
@@ -46,7 +48,7 @@ pub struct Supplies {
     /// The cluster's authority.
     pub certificates: Arc<Certificates>,
     /// Who knows images.
-    pub labels: Arc<dyn Labels>,
+    pub images: Arc<dyn Images>,
     /// The engine, once it is there.
     pub engine: OnceLock<Engine>,
 }
@@ -261,7 +263,7 @@ impl Supply for Supplies {
             let ResourceKind::Container(container) = &resource.kind else { return Ok(Vec::new()) };
             let wanted = match container.tls {
                 Some(wanted) => wanted,
-                None => self.labels.wants_tls(&container.image).await?,
+                None => self.images.wants_tls(&container.image).await?,
             };
             if !wanted {
                 return Ok(Vec::new());

@@ -27,9 +27,13 @@ impl Drivers for Fakes {
     }
 }
 
-impl Labels for Fakes {
+impl Images for Fakes {
     fn wants_tls<'a>(&'a self, image: &'a str) -> Work<'a, bool> {
         Box::pin(async move { Ok(image == "registry") })
+    }
+
+    fn has_shell<'a>(&'a self, _: &'a str) -> Work<'a, bool> {
+        Box::pin(async { Ok(true) })
     }
 }
 
@@ -65,7 +69,7 @@ impl Node {
             let make = async |_: &Ground| {
                 Ok(Parts {
                     drivers: Arc::new(Fakes(fake.clone())),
-                    labels: Arc::new(Fakes(fake.clone())),
+                    images: Arc::new(Fakes(fake.clone())),
                     engine_host: "unix:///nowhere".into(),
                     facts: BTreeMap::new(),
                     news: None,
