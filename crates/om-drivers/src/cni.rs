@@ -59,7 +59,16 @@ pub struct Attachment {
     /// The network's name.
     pub network: String,
     /// Whose it is, for people.
+    #[serde(default)]
     pub owner: String,
+}
+
+impl Attachment {
+    /// Whether it is the same address of the same namespace, whatever people call it.
+    fn is(&self, other: &Self) -> bool {
+        let Self { container, netns, device, network, owner: _ } = self;
+        (container, netns, device, network) == (&other.container, &other.netns, &other.device, &other.network)
+    }
 }
 
 /// An address that was given.
@@ -112,7 +121,7 @@ impl Cni {
     ) -> Result<Given, DriverError> {
         let _one = self.lock.lock().await;
         if let Some(record) = self.read(attachment).await? {
-            if record.attachment == *attachment
+            if record.attachment.is(attachment)
                 && let Some(given) = record.result.as_ref().and_then(given)
                 && self.check_all(&record).await.is_ok()
             {
@@ -169,7 +178,7 @@ impl Cni {
     pub async fn check(&self, attachment: &Attachment) -> Result<Option<Given>, DriverError> {
         let _one = self.lock.lock().await;
         let Some(record) = self.read(attachment).await? else { return Ok(None) };
-        if record.attachment != *attachment {
+        if !record.attachment.is(attachment) {
             return Ok(None);
         }
         let Some(given) = record.result.as_ref().and_then(given) else { return Ok(None) };

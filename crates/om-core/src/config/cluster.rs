@@ -332,6 +332,8 @@ fn read_pools(resolver: &Resolver<'_>, sections: &Sections<'_>, found: &mut Vec<
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn read_text(text: &str) -> (ClusterConfig, Vec<String>) {
@@ -435,5 +437,98 @@ mod tests {
             "f:1:1: error: `a-long-name-x` is no name of a network (hint: 1 to 11 lower-case letters, digits and \
              hyphens)",
         );
+    }
+
+    fn any_text() -> impl Strategy<Value = String> {
+        let sections = [
+            "DEFAULT",
+            "cluster",
+            "cni",
+            "network#default",
+            "network#x",
+            "pool#a",
+            "pool#",
+            "network",
+            "env",
+            "data",
+            "ip#1",
+            "container#0",
+            "container#1",
+            "volume#1",
+            "disk#1",
+            "fs#1",
+            "app#1",
+            "sync#i0",
+            "subset#g",
+            "#",
+            "",
+        ];
+        let values = [
+            "",
+            "a",
+            "true",
+            "1g",
+            "-1",
+            "99999999999999999999",
+            "10.30.0.0/16",
+            "10.22.0.0/30",
+            "rwo",
+            "loop",
+            "shared",
+            "bridge",
+            "routed_bridge",
+            "/srv",
+            "/a/../b",
+            "container#0",
+            "container#1",
+            "{name}",
+            "{cluster.name}",
+            "{x",
+            "{env.a}",
+            "{DEFAULT.nodes}",
+            "none",
+            "127.0.0.1 é",
+            "a b c",
+            "\"",
+            "5000/tcp:80",
+            "s/k:/run/x",
+            "*",
+        ];
+        let section = proptest::sample::select(sections.to_vec()).prop_map(|name| format!("[{name}]"));
+        let names: Vec<&str> = keyword::KEYWORDS.iter().map(|keyword| keyword.name).collect();
+        let scope = proptest::sample::select(vec!["", "", "@alpha", "@nodes", "@"]);
+        let setting = (proptest::sample::select(names), scope, proptest::sample::select(values.to_vec()))
+            .prop_map(|(name, scope, value)| format!("{name}{scope} = {value}"));
+        let line = prop_oneof![1 => section, 3 => setting, 1 => "[\\[\\]=#; a-c@]{0,6}"];
+        proptest::collection::vec(line, 0..24).prop_map(|lines| lines.join("\n"))
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in any_text()) {
+            let Ok(document) = Document::parse(&text) else { return Ok(()) };
+            let node: NodeName = "alpha".parse().expect("a node");
+            let (config, found) = read(&document, &node, "id");
+            prop_assert!(config.nodes.contains(&node) && config.name.parse::<NodeName>().is_ok());
+            prop_assert!(found.is_sorted(), "in the order of the text");
+            for (at, network) in config.networks.iter().enumerate() {
+                prop_assert!(network.part(&config.nodes, &node).is_ok());
+                prop_assert!(config.networks[at + 1..].iter().all(|other| !other.subnet.overlaps(network.subnet)));
+            }
+            prop_assert!(config.pools.iter().all(|pool| pool.kind != PoolType::Shared || pool.path.is_some()));
+            // The same text as a service's: a verdict, whatever it is.
+            let context = Context {
+                path: "test/web".parse().expect("a path"),
+                node: node.clone(),
+                cluster: config.name.clone(),
+                cluster_id: "id".to_owned(),
+                cluster_nodes: config.nodes.clone(),
+                dns: config.dns.clone(),
+                labels: BTreeMap::new(),
+            };
+            if let Err(wrong) = super::super::schema::instance(&document, &context) {
+                prop_assert!(!wrong.is_empty());
+            }
+        }
     }
 }
