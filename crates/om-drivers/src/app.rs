@@ -271,6 +271,7 @@ impl AppDriver {
         let status = |status| {
             let mut status = ResourceStatus::new(status, label.clone());
             status.provisioned = Provisioned::NotApplicable;
+            status.info.insert("output".into(), self.log(scene, resource).display().to_string());
             status
         };
         self.cut_log(scene, resource);

@@ -586,7 +586,7 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// `GET …/enter?rid=R`: how to get a shell in a container.
+/// `GET …/enter?rid=R`: how to get a shell in a container; `GET …/output?rid=R`: how to see what a resource prints.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enter {
     /// The program and its words, to be run on the caller's terminal.

@@ -197,6 +197,13 @@ impl Client {
         read(&operation, response).await
     }
 
+    /// How to see what a resource prints: its last `backlog` bytes or so, and with `follow` what comes after them.
+    pub async fn output(&self, path: &ObjectPath, rid: &str, backlog: u64, follow: bool) -> Answer<api::Enter> {
+        let backlog = backlog.to_string();
+        let names = [("rid", Some(rid)), ("backlog", Some(backlog.as_str())), ("follow", follow.then_some("true"))];
+        self.get(&of(path, "output"), &names).await
+    }
+
     /// The state of the cluster as a file.
     pub async fn backup(&self) -> Answer<Vec<u8>> {
         let (operation, response) = self.request(Method::GET, "/backup", &[], Bytes::new()).await?;

@@ -401,7 +401,8 @@ fn docker_or_not_a_plain_process_is_supervised() {
     }
     let mut node = Node::start();
     let file = node.dir.path().join("service");
-    fs::write(&file, "[app#1]\nstart = /bin/sleep 1000000\nrestart = 2\nrestart_delay = 0s\n").unwrap();
+    let app = "[app#1]\nstart = /bin/sh -c 'echo it began; exec /bin/sleep 1000000'\nrestart = 2\nrestart_delay = 0s\n";
+    fs::write(&file, app).unwrap();
     node.om_ok(&["test/plain", "create", "--config", &file.display().to_string(), "--provision"]);
     let process = |node: &Node| -> String {
         let dir = node.root().join("run/apps");
@@ -410,7 +411,10 @@ fn docker_or_not_a_plain_process_is_supervised() {
     };
     let first = process(&node);
     let status = node.om_ok(&["test/plain", "print", "status"]);
-    assert!(status.contains("up         app /bin/sleep 1000000"), "{status}");
+    assert!(status.contains("up         app /bin/sh -c"), "{status}");
+    assert_eq!(node.om_ok(&["test/plain", "logs", "--rid", "app#1"]), "it began\n");
+    let (done, said) = node.om(&["test/plain", "logs", "--rid", "ap#1"]);
+    assert!(!done && said.contains("did you mean app#1?"), "{said}");
 
     // Its death is noticed, and it is started again.
     must("kill", &["-9", &first]);
@@ -419,7 +423,7 @@ fn docker_or_not_a_plain_process_is_supervised() {
 
     // The next daemon finds it.
     node.kill_daemon();
-    until("it is up", || node.om_ok(&["test/plain", "print", "status"]).contains("up         app /bin/sleep"));
+    until("it is up", || node.om_ok(&["test/plain", "print", "status"]).contains("up         app /bin/sh"));
     assert_eq!(process(&node), second);
     node.om_ok(&["test/plain", "purge"]);
     // Whoever it was left to may not have collected it yet.
@@ -517,6 +521,9 @@ fn docker_pushes_to_the_registry_of_the_page() {
 
     let (done, said) = node.om(&["test/private", "enter", "--rid", "container#2"]);
     assert!(!done && said.contains("has no shell") && said.contains("nsenter"), "{said}");
+
+    let said = node.om_ok(&["test/private", "logs", "--rid", "container#2"]);
+    assert!(said.contains("listening") || said.contains("addr"), "{said}");
 
     // Its certificate is renewed while it runs: the registry serves the new one, the engine trusts it.
     let before = node.containers();

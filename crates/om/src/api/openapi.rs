@@ -86,7 +86,7 @@ fn bodies(route: Route) -> (Option<Value>, Value) {
         Route::Value | Route::Backup => (None, bytes()),
         Route::ValuePut => (Some(bytes()), of(schema(&api::KeyChanged::default()))),
         Route::ValueDelete => (None, of(schema(&api::KeyChanged::default()))),
-        Route::Enter => (None, of(schema(&api::Enter { command: words() }))),
+        Route::Enter | Route::Output => (None, of(schema(&api::Enter { command: words() }))),
         Route::Act => (Some(of(schema(&act()))), of(schema(&acted()))),
         Route::Events => (None, lines(json!({"oneOf": events().iter().map(schema).collect::<Vec<_>>()}))),
         Route::Logs => {

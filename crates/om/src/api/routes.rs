@@ -40,6 +40,8 @@ pub enum Route {
     ValueDelete,
     /// The way into a container.
     Enter,
+    /// The way to what a resource prints.
+    Output,
     /// A verb.
     Act,
     /// What happens.
@@ -112,6 +114,13 @@ pub const TABLE: &[Row] = &[
     row(Route::ValuePut, "PUT", "/objects/{object}/keys/value", &["key", "mode"], "Writes a key's value."),
     row(Route::ValueDelete, "DELETE", "/objects/{object}/keys/value", &["key"], "Removes a key."),
     row(Route::Enter, "GET", "/objects/{object}/enter", &["rid"], "How to get a shell in a container."),
+    row(
+        Route::Output,
+        "GET",
+        "/objects/{object}/output",
+        &["rid", "follow", "backlog"],
+        "How to see what a resource prints.",
+    ),
     row(Route::Act, "POST", "/actions", &[], "Asks for a verb on the selected objects."),
     row(Route::Events, "GET", "/events", &["selector", "request"], "What happens, a line each, as it happens."),
     row(Route::Logs, "GET", "/logs", &["selector", "follow", "backlog", "node"], "What was said, a line each."),

@@ -337,14 +337,18 @@ pub const VERBS: &[Verb] = &[
         flag("once", "shows it once"),
         value("interval", "DURATION", "taken for the sake of scripts; changes show at once"),
     ]),
-    verb(Object, "logs", "Shows what was said of it.")
+    verb(Object, "logs", "Shows what was done with it; with --rid what a container or an app prints.")
         .also(&["log"])
         .options(&[
+            value("rid", "R", "the output of this container or app"),
             short('F', flag("follow", "goes on")),
             value("backlog", "BYTES", "how much of the past, 10k unless said"),
             flag("no-pager", "never uses a pager, which is what happens anyway"),
         ])
-        .examples(&[("om test/web logs --follow", "")]),
+        .examples(&[
+            ("om test/web logs --follow", "starts, stops, failures, as they happen"),
+            ("om test/web logs --rid container#1 --follow", "what the container prints"),
+        ]),
     verb(Object, "enter", "Opens a shell in a container.").options(&[RID]).examples(&[
         ("om test/web enter --rid container#1", ""),
         ("echo 'cat /etc/hosts' | om test/web enter --rid container#1", "what comes in is run"),

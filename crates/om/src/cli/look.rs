@@ -149,17 +149,18 @@ pub async fn cluster(context: &Context, command: &Command) -> Outcome {
 
 /// `logs`.
 pub async fn logs(context: &Context, command: &Command) -> Outcome {
+    if let Some(rid) = command.value("rid") {
+        let path = context.one(command)?;
+        let output = context.client.output(&path, rid, backlog(command)?, command.has("follow")).await?;
+        return become_program(&path, &output.command, |word| word);
+    }
     let selector = context.selector(command)?;
     said(context, command, Some(&selector)).await
 }
 
 /// Logs of objects, or of the node.
 pub async fn said(context: &Context, command: &Command, selector: Option<&str>) -> Outcome {
-    let backlog = match command.value("backlog") {
-        None => BACKLOG,
-        Some(text) => bytes(text)
-            .ok_or_else(|| Failed::new(format!("--backlog {text}: a size is expected")).hint("such as 10k or 1m"))?,
-    };
+    let backlog = backlog(command)?;
     let mut lines = context.client.logs(selector, Some(backlog), command.has("follow")).await?;
     while let Some(line) = lines.next().await? {
         // A daemon that has nothing to say shows with an empty line that it lives.
@@ -172,6 +173,11 @@ pub async fn said(context: &Context, command: &Command, selector: Option<&str>) 
         };
     }
     Ok(0)
+}
+
+fn backlog(command: &Command) -> Result<u64, Failed> {
+    let Some(text) = command.value("backlog") else { return Ok(BACKLOG) };
+    bytes(text).ok_or_else(|| Failed::new(format!("--backlog {text}: a size is expected")).hint("such as 10k or 1m"))
 }
 
 fn log_line(line: &LogLine) -> Text {
@@ -203,13 +209,15 @@ fn bytes(text: &str) -> Option<u64> {
 pub async fn enter(context: &Context, command: &Command) -> Outcome {
     let path = context.one(command)?;
     let enter = context.client.enter(&path, command.value("rid")).await?;
-    let [program, words @ ..] = &enter.command[..] else {
-        return Err(Failed::new(format!("{path}: the daemon names no way in")));
-    };
     // Without a terminal it runs what comes in, as a shell does.
     let is_terminal = std::io::IsTerminal::is_terminal(&std::io::stdin());
-    let words = words.iter().map(|word| if word == "-it" && !is_terminal { "-i" } else { word });
-    let error = std::process::Command::new(program).args(words).exec();
+    become_program(&path, &enter.command, |word| if word == "-it" && !is_terminal { "-i" } else { word })
+}
+
+/// Becomes the program that the daemon names.
+fn become_program(path: &ObjectPath, words: &[String], change: impl Fn(&str) -> &str) -> Outcome {
+    let [program, words @ ..] = words else { return Err(Failed::new(format!("{path}: the daemon names no way"))) };
+    let error = std::process::Command::new(program).args(words.iter().map(|word| change(word))).exec();
     Err(Failed::new(format!("run {program}: {error}")))
 }
 

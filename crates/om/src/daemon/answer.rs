@@ -3,7 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use om_core::{config::diagnostic::nearest, path::ObjectPath, status::Status};
+use om_core::{
+    config::diagnostic::nearest,
+    path::{ObjectPath, Rid},
+    status::{ResourceStatus, Status},
+};
 use serde::Serialize;
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
@@ -19,6 +23,8 @@ use crate::{
     daemon::{app::App, journal::now, networks},
 };
 
+/// What a line of output is taken to have, in bytes.
+const LINE: u64 = 100;
 /// Lines that a slow reader may be behind, before events are dropped and state is sent anew.
 const QUEUE: usize = 64;
 /// A stream says something at least so often.
@@ -72,6 +78,12 @@ impl Answers {
             }
             Route::ValueDelete => Reply::json(&app.remove_value(call.object()?, &key(&call)?).await?),
             Route::Enter => Reply::json(&self.enter(call.object()?, call.value("rid").as_deref()).await?),
+            Route::Output => {
+                let backlog = call.value("backlog").and_then(|text| text.parse().ok()).unwrap_or(BACKLOG);
+                let (rid, follow) =
+                    (call.value("rid").unwrap_or_default(), call.value("follow").as_deref() == Some("true"));
+                Reply::json(&self.output(call.object()?, &rid, follow, backlog)?)
+            }
             Route::Act => Reply::json(&app.act(&call.read()?).await?),
             Route::Events => self.events(&call).await,
             Route::Logs => self.logs(&call).await,
@@ -194,40 +206,21 @@ impl Answers {
         Ok(Reply::Lines(reply))
     }
 
-    async fn enter(&self, path: &ObjectPath, rid: Option<&str>) -> Result<api::Enter, Refusal> {
-        let containers: Vec<(String, Option<String>)> = self.0.engine.read(|view| {
+    /// What is known of the resources of an object here that are wanted: a fact of each, if it is known.
+    fn facts_of(&self, path: &ObjectPath, wanted: impl Fn(&Rid, &ResourceStatus) -> Option<Option<String>>) -> Facts {
+        self.0.engine.read(|view| {
             let report = view.objects.get(path).and_then(|object| object.report(&view.me));
             let seen = report.into_iter().flat_map(|report| &report.resources);
-            seen.filter(|(rid, _)| rid.group() == "container")
-                .map(|(rid, seen)| {
-                    let id = seen.info.get("container_id").filter(|_| seen.status == Status::Up);
-                    (rid.to_string(), id.cloned())
-                })
-                .collect()
-        });
-        let up: Vec<&(String, Option<String>)> = containers.iter().filter(|(_, id)| id.is_some()).collect();
-        let chosen = match (rid, up.as_slice()) {
-            (Some(rid), _) => containers.iter().find(|(found, _)| found == rid).ok_or_else(|| {
-                let names = containers.iter().map(|(rid, _)| rid.as_str());
-                let near = nearest(rid, names.clone());
-                let hint = near.map_or_else(
-                    || format!("it has {}", names.collect::<Vec<_>>().join(", ")),
-                    |near| format!("did you mean {near}?"),
-                );
-                Refusal::new(code::NOT_FOUND, format!("{path} has no {rid} here")).hint(hint)
-            })?,
-            (None, [one]) => one,
-            (None, []) => {
-                return Err(Refusal::new(code::CONFLICT, format!("no container of {path} runs on this node")));
-            }
-            (None, many) => {
-                let names: Vec<&str> = many.iter().map(|(rid, _)| rid.as_str()).collect();
-                let refusal = Refusal::bad(format!("{path} has several containers"));
-                return Err(refusal.hint(format!("write --rid with one of {}", names.join(", "))));
-            }
-        };
-        let (rid, Some(id)) = chosen else {
-            return Err(Refusal::new(code::CONFLICT, format!("{} of {path} does not run on this node", chosen.0)));
+            seen.filter_map(|(rid, seen)| Some((rid.to_string(), wanted(rid, seen)?))).collect()
+        })
+    }
+
+    async fn enter(&self, path: &ObjectPath, rid: Option<&str>) -> Result<api::Enter, Refusal> {
+        let id = |seen: &ResourceStatus| seen.info.get("container_id").filter(|_| seen.status == Status::Up).cloned();
+        let containers = self.facts_of(path, |rid, seen| (rid.group() == "container").then(|| id(seen)));
+        let (rid, id) = choose(path, rid, &containers, "container")?;
+        let Some(id) = id else {
+            return Err(Refusal::new(code::CONFLICT, format!("{rid} of {path} does not run on this node")));
         };
         if !self.0.supplies.images.has_shell(id).await.map_err(|error| Refusal::internal(error.to_string()))? {
             let refusal = Refusal::new(code::CONFLICT, format!("{rid} of {path} has no shell in its image"));
@@ -240,6 +233,35 @@ impl Answers {
         let shell = "[ -x /bin/bash ] && exec /bin/bash; exec /bin/sh";
         let words = ["docker", "--host", &self.0.engine_host, "exec", "-it", id, "/bin/sh", "-c", shell];
         Ok(api::Enter { command: words.iter().map(ToString::to_string).collect() })
+    }
+
+    /// How to see what a resource prints: its container's output as the engine keeps it, or the file of its process.
+    fn output(&self, path: &ObjectPath, rid: &str, follow: bool, backlog: u64) -> Result<api::Enter, Refusal> {
+        let writers = self.facts_of(path, |rid, seen| {
+            let fact = |name: &str| seen.info.get(name).map(|value| format!("{name}={value}"));
+            ["container", "app"].contains(&rid.group()).then(|| fact("container_id").or_else(|| fact("output")))
+        });
+        let (rid, fact) = choose(path, Some(rid), &writers, "container or app")?;
+        let follow = |word: &str| follow.then(|| word.to_owned());
+        let command = match fact.as_deref().and_then(|fact| fact.split_once('=')) {
+            Some(("container_id", id)) => {
+                // The engine counts lines.
+                let lines = (backlog / LINE).max(1).to_string();
+                let words = ["docker", "--host", &self.0.engine_host, "logs", "--tail", &lines];
+                let words = words.iter().map(ToString::to_string).chain(follow("--follow"));
+                words.chain([id.to_owned()]).collect()
+            }
+            Some((_, file)) => {
+                let words =
+                    ["tail".to_owned(), format!("--bytes={backlog}")].into_iter().chain(follow("--follow=name"));
+                words.chain([file.to_owned()]).collect()
+            }
+            None => {
+                let refusal = Refusal::new(code::CONFLICT, format!("{rid} of {path} has printed nothing on this node"));
+                return Err(refusal.hint(format!("om {path} print status -r")));
+            }
+        };
+        Ok(api::Enter { command })
     }
 
     fn pools(&self) -> api::Pools {
@@ -285,6 +307,37 @@ impl Answers {
             world.cluster.networks.iter().map(|one| networks::told(&world, view, one)).collect()
         };
         api::Networks { networks: self.0.engine.read(told) }
+    }
+}
+
+/// Resources, with a fact of each if it is known.
+type Facts = Vec<(String, Option<String>)>;
+
+/// The resource that is named, or the only one of which something is known.
+fn choose<'a>(
+    path: &ObjectPath,
+    rid: Option<&str>,
+    found: &'a Facts,
+    what: &str,
+) -> Result<&'a (String, Option<String>), Refusal> {
+    let known: Vec<&(String, Option<String>)> = found.iter().filter(|(_, fact)| fact.is_some()).collect();
+    match (rid, known.as_slice()) {
+        (Some(rid), _) => found.iter().find(|(found, _)| found == rid).ok_or_else(|| {
+            let names = found.iter().map(|(rid, _)| rid.as_str());
+            let near = nearest(rid, names.clone());
+            let hint = near.map_or_else(
+                || format!("it has {}", names.collect::<Vec<_>>().join(", ")),
+                |near| format!("did you mean {near}?"),
+            );
+            Refusal::new(code::NOT_FOUND, format!("{path} has no {what} {rid} here")).hint(hint)
+        }),
+        (None, [one]) => Ok(one),
+        (None, []) => Err(Refusal::new(code::CONFLICT, format!("no {what} of {path} runs on this node"))),
+        (None, many) => {
+            let names: Vec<&str> = many.iter().map(|(rid, _)| rid.as_str()).collect();
+            let refusal = Refusal::bad(format!("{path} has several of them"));
+            Err(refusal.hint(format!("write --rid with one of {}", names.join(", "))))
+        }
     }
 }
 
