@@ -256,7 +256,7 @@ pub const VERBS: &[Verb] = &[
     verb(Object, "delete", "Removes an object everywhere; its volumes' data stay.")
         .options(&[
             value("rid", "R[,R]", "removes these sections only"),
-            flag("unprovision", "destroys its volumes too"),
+            flag("unprovision", "destroys what it made before, as purge does; volume objects stay"),
             WAIT,
             NO_WAIT,
             TIME,
@@ -272,10 +272,10 @@ pub const VERBS: &[Verb] = &[
     verb(Object, "provision", "Makes what the object needs, then starts it.")
         .options(ACT)
         .examples(&[("om test/web provision", "until it is up"), ("om test/web provision --dry-run", "the steps")]),
-    verb(Object, "unprovision", "Stops it and destroys what provision made.")
+    verb(Object, "unprovision", "Stops it and destroys what provision made; volume objects stay.")
         .options(ACT)
         .examples(&[("om test/web unprovision", "the configuration stays")]),
-    verb(Object, "purge", "Unprovisions and deletes.")
+    verb(Object, "purge", "Unprovisions and deletes; the volume objects of a service stay.")
         .options(WISH)
         .examples(&[("om test/web purge", ""), ("om test/vol/web-data purge", "the data of a volume")]),
     verb(Object, "start", "Starts it where it is best placed.").options(ACT).examples(&[

@@ -4,9 +4,11 @@
 use om_cluster::{StoreError, store::Config as Stored, store::New};
 use om_core::{
     config::{Diagnostic, Document},
-    path::{Kind, Namespace, NodeName, ObjectPath},
+    instance::{InstanceConfig, ResourceKind},
+    path::{Kind, Namespace, NodeName, ObjectPath, Rid},
     plan::{self, Seen},
     selector::{Facts, Selector},
+    status::Status,
     view::{Job, Order, Target, Want, Work},
 };
 
@@ -278,6 +280,7 @@ impl App {
         file: &str,
     ) -> Result<api::Changed, Refusal> {
         let text = document.to_string();
+        self.keeps_what_is_up(path, read.instance.as_ref())?;
         let mut changed = api::Changed {
             generation: old.generation,
             changed: *old.text != *text,
@@ -294,6 +297,29 @@ impl App {
             }
         }
         Ok(changed)
+    }
+
+    /// Refuses a configuration without the section of something that is up: nobody would ever stop it, nor give its
+    /// address back.
+    fn keeps_what_is_up(&self, path: &ObjectPath, new: Option<&InstanceConfig>) -> Result<(), Refusal> {
+        let left: Vec<String> = self.engine.read(|view| {
+            let Some(object) = view.objects.get(path) else { return Vec::new() };
+            let Some(old) = &object.config else { return Vec::new() };
+            let stays = |rid: &Rid| new.is_some_and(|new| new.resources.contains_key(rid));
+            let is_up = |rid: &Rid| {
+                let mut seen = object.reports.values().filter_map(|report| report.resources.get(rid));
+                seen.any(|seen| matches!(seen.status, Status::Up | Status::Warn | Status::StandbyUp))
+            };
+            let gone = old.resources.iter().filter(|(_, one)| !one.disable && !matches!(one.kind, ResourceKind::Sync));
+            gone.map(|(rid, _)| rid).filter(|rid| !stays(rid) && is_up(rid)).map(ToString::to_string).collect()
+        });
+        if left.is_empty() {
+            return Ok(());
+        }
+        let text = format!("{} of {path} would be left running without a section", left.join(", "));
+        // Frozen, it is not started again by its restarts.
+        let hint = format!("om {path} freeze && om {path} stop --rid {}, then once more", left.join(","));
+        Err(Refusal::new(code::INVALID, text).hint(hint))
     }
 
     /// What a configuration means on a node.

@@ -327,3 +327,26 @@ async fn the_cluster_s_configuration_is_followed() {
     let said = &failure.diagnostics[0];
     assert_eq!((said.message.as_str(), said.line, said.column), ("`dns`: `junk` is no address", 4, 7));
 }
+
+#[tokio::test]
+async fn what_is_up_keeps_its_section() {
+    let node = Node::start().await;
+    node.provision().await;
+    let client = node.client();
+    let path: ObjectPath = "test/registry".parse().unwrap();
+    let without = api::Patch { sections: vec!["container#1".into()], ..api::Patch::default() };
+    let refused = client.config_patch(&path, &without).await.unwrap_err();
+    assert!(refused.to_string().contains("container#1 of test/svc/registry would be left running"), "{refused}");
+    assert!(client.config(&path).await.unwrap().text.contains("[container#1]"));
+    node.act("test/registry", "freeze").await.unwrap();
+    let stop = api::Act {
+        selector: "test/registry".into(),
+        verb: "stop".into(),
+        rids: vec!["container#1".into()],
+        ..api::Act::default()
+    };
+    let request = client.act(&stop).await.unwrap().results.remove(0).request.unwrap();
+    node.follow(&request).await.unwrap();
+    client.config_patch(&path, &without).await.unwrap();
+    assert!(!client.config(&path).await.unwrap().text.contains("[container#1]"));
+}
