@@ -151,6 +151,14 @@ impl DockerDriver {
         Ok(label.is_some_and(|label| matches!(label.as_str(), "1" | "true" | "yes")))
     }
 
+    /// Whether the engine finds the address of a name.
+    ///
+    /// # Errors
+    /// If the engine cannot be asked.
+    pub async fn resolves(&self, name: &str) -> Result<bool, DriverError> {
+        self.engine.resolves(name).await.map_err(|error| of_engine(format!("ask the engine for {name}"), &error))
+    }
+
     /// Whether a container has a shell, which `om enter` needs.
     ///
     /// # Errors

@@ -341,6 +341,19 @@ impl Engine {
         timeout(limit, work).await.unwrap_or(Err(PullError::Timeout(limit)))
     }
 
+    /// Whether the engine finds the address of a name. It is asked for a login there, with words that are no secret.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn resolves(&self, name: &str) -> Result<bool, EngineError> {
+        let body = json!({ "username": "om", "password": "none", "serveraddress": format!("https://{name}") });
+        match self.client.done(Ask::new(Method::POST, "/auth").body(body), QUICK).await {
+            // As Go says it: `dial tcp: lookup NAME on SERVER: no such host`.
+            Err(EngineError::Refused { message, .. }) => Ok(!message.contains(": lookup ")),
+            result => result.map(|()| true),
+        }
+    }
+
     /// Makes a container. Returns its id.
     ///
     /// # Errors

@@ -213,6 +213,9 @@ pub async fn dns_setup(context: &Context, command: &Command) -> Outcome {
     let done = if command.has("dry-run") {
         plan
     } else {
+        if context.format == Format::Human && !undo {
+            put("  waiting until the container engine asks there, too\n")?;
+        }
         context.client.dns_setup(&DnsSetup { undo, dry_run: false }).await?
     };
     match context.format {

@@ -99,7 +99,14 @@ impl Answers {
             Route::Pools => Reply::json(&self.pools()),
             Route::Networks => Reply::json(&self.networks()),
             Route::Dns => Reply::json(&app.names.told()),
-            Route::DnsSetup => Reply::json(&app.names.setup(&call.read()?).await?),
+            Route::DnsSetup => {
+                let asked: api::DnsSetup = call.read()?;
+                let done = app.names.setup(&asked).await?;
+                if done.done && !asked.undo {
+                    app.engine_follows().await;
+                }
+                Reply::json(&done)
+            }
         }
     }
 

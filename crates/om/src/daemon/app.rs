@@ -24,7 +24,11 @@ use om_core::{
     view::Monitor,
 };
 use service::shutdown::Shutdown;
-use tokio::{sync::watch, task::JoinSet, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 
 use crate::{
     api::{
@@ -54,6 +58,9 @@ use crate::{
 const CLUSTER: &str = "default";
 /// How long the parts may take to end.
 const END: Duration = Duration::from_secs(10);
+/// Longest wait for the container engine to know the cluster's names, and between two looks.
+const ENGINE_LIMIT: Duration = Duration::from_secs(15);
+const ENGINE_PAUSE: Duration = Duration::from_millis(500);
 /// Longest wait for all services to stop before the daemon does.
 const SHUTDOWN: Duration = Duration::from_secs(300);
 
@@ -408,6 +415,22 @@ impl App {
         }
         self.trust().await;
         self.journal.say(Level::Info, None, None, "another configuration of the cluster counts");
+    }
+
+    /// Waits until the container engine knows the cluster's names as well. It reads `resolv.conf` again at a look-up that
+    /// comes more than 5 s after another one, and may not have made one yet.
+    pub async fn engine_follows(&self) {
+        let name = format!("ns1.{}", self.current.get().cluster.name);
+        let follows = async {
+            // One that cannot be asked will find what it needs when it is started.
+            while let Ok(false) = self.supplies.images.resolves(&name).await {
+                sleep(ENGINE_PAUSE).await;
+            }
+        };
+        if timeout(ENGINE_LIMIT, follows).await.is_err() {
+            let text = format!("the container engine does not find {name}: it may need a restart");
+            self.journal.say(Level::Warn, None, None, text);
+        }
     }
 
     /// Takes the certificates of a zone that is no more away from the engine.

@@ -75,6 +75,10 @@ impl Images for Real {
         Box::pin(self.docker.wants_tls(image))
     }
 
+    fn resolves<'a>(&'a self, name: &'a str) -> Work<'a, bool> {
+        Box::pin(self.docker.resolves(name))
+    }
+
     fn has_shell<'a>(&'a self, container: &'a str) -> Work<'a, bool> {
         Box::pin(self.docker.has_shell(container))
     }

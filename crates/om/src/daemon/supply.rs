@@ -33,6 +33,8 @@ const TRIES: usize = 8;
 pub trait Images: Send + Sync {
     /// Whether the image that the engine has under this name says that it serves TLS with what it is given.
     fn wants_tls<'a>(&'a self, image: &'a str) -> Work<'a, bool>;
+    /// Whether the container engine finds the address of a name.
+    fn resolves<'a>(&'a self, name: &'a str) -> Work<'a, bool>;
     /// Whether the container with this id has a shell.
     fn has_shell<'a>(&'a self, container: &'a str) -> Work<'a, bool>;
 }

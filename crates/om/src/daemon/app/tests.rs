@@ -32,6 +32,10 @@ impl Images for Fakes {
         Box::pin(async move { Ok(image == "registry") })
     }
 
+    fn resolves<'a>(&'a self, _: &'a str) -> Work<'a, bool> {
+        Box::pin(async { Ok(true) })
+    }
+
     fn has_shell<'a>(&'a self, _: &'a str) -> Work<'a, bool> {
         Box::pin(async { Ok(true) })
     }
