@@ -10,7 +10,7 @@ use std::{
 
 use testkit::engine::Engine;
 
-use crate::{Node, PASSWORD, is_inside, must, private_registry, registry, until};
+use crate::{Node, PASSWORD, is_inside, must, private_registry, registry};
 
 /// The text.
 const PAGE: &str = include_str!("../../../../docs/docker-private-registries.md");
