@@ -108,6 +108,18 @@ pub enum ResourceKind {
     Sync,
 }
 
+impl ResourceKind {
+    /// Whether a driver that is given `new` still finds what it made of this one: containers, addresses and processes are
+    /// found by their resource, whatever else is said of them; others by what they are called.
+    pub fn finds(&self, new: &Self) -> bool {
+        match (self, new) {
+            (Self::Volume(old), Self::Volume(new)) => old.name == new.name,
+            (Self::Loop(old), Self::Loop(new)) => (&old.file, &old.mount_point) == (&new.file, &new.mount_point),
+            (old, new) => std::mem::discriminant(old) == std::mem::discriminant(new),
+        }
+    }
+}
+
 /// An address that CNI plugins give to a container's network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CniIp {

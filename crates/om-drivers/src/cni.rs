@@ -252,8 +252,9 @@ impl Cni {
         Ok(())
     }
 
+    /// One for each container, whatever its interface is called: with another name, the address of before is found.
     fn place(&self, attachment: &Attachment) -> PathBuf {
-        self.state.join(format!("{}.{}.json", attachment.container, attachment.device))
+        self.state.join(format!("{}.json", attachment.container))
     }
 
     async fn read(&self, attachment: &Attachment) -> Result<Option<Record>, DriverError> {

@@ -129,6 +129,14 @@ async fn what_the_dead_had_is_given_back() {
     let rules = run("iptables", &["-t", "nat", "-S"]);
     assert_eq!(rules.lines().filter(|line| line.starts_with("-N CNI-")).count(), 1, "{rules}");
 
+    // Called otherwise, it is the same address's: the former one is given back.
+    let renamed = Attachment { device: "eth0".into(), ..named("one") };
+    cni.add(&renamed, &network, part, &[]).await.unwrap();
+    assert!(!run("ip", &["-n", "one", "link"]).contains("eth12"));
+    assert_eq!(files(dir.path()), 1);
+    cni.add(&named("one"), &network, part, &[]).await.unwrap();
+    assert_eq!(files(dir.path()), 1);
+
     // Somebody took the interface away.
     run("ip", &["-n", "one", "link", "del", "eth12"]);
     cni.del(&Attachment { netns: "/run/netns/one".into(), ..named("one") }).await.unwrap();

@@ -299,13 +299,16 @@ impl App {
         Ok(changed)
     }
 
-    /// Refuses a configuration without the section of something that is up: nobody would ever stop it, nor give its
-    /// address back.
+    /// Refuses a configuration by which something that is up would not be found any more, such as one without its section:
+    /// nobody would ever stop it, nor give its address back.
     fn keeps_what_is_up(&self, path: &ObjectPath, new: Option<&InstanceConfig>) -> Result<(), Refusal> {
         let left: Vec<String> = self.engine.read(|view| {
             let Some(object) = view.objects.get(path) else { return Vec::new() };
             let Some(old) = &object.config else { return Vec::new() };
-            let stays = |rid: &Rid| new.is_some_and(|new| new.resources.contains_key(rid));
+            let stays = |rid: &Rid| {
+                let both = old.resources.get(rid).zip(new.and_then(|new| new.resources.get(rid)));
+                both.is_some_and(|(old, new)| old.kind.finds(&new.kind))
+            };
             let is_up = |rid: &Rid| {
                 let mut seen = object.reports.values().filter_map(|report| report.resources.get(rid));
                 seen.any(|seen| matches!(seen.status, Status::Up | Status::Warn | Status::StandbyUp))
@@ -316,7 +319,7 @@ impl App {
         if left.is_empty() {
             return Ok(());
         }
-        let text = format!("{} of {path} would be left running without a section", left.join(", "));
+        let text = format!("{} of {path} is up, and nobody would find it any more", left.join(", "));
         // Frozen, it is not started again by its restarts.
         let hint = format!("om {path} freeze && om {path} stop --rid {}, then once more", left.join(","));
         Err(Refusal::new(code::INVALID, text).hint(hint))

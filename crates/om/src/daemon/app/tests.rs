@@ -340,8 +340,12 @@ async fn what_is_up_keeps_its_section() {
     let path: ObjectPath = "test/registry".parse().unwrap();
     let without = api::Patch { sections: vec!["container#1".into()], ..api::Patch::default() };
     let refused = client.config_patch(&path, &without).await.unwrap_err();
-    assert!(refused.to_string().contains("container#1 of test/svc/registry would be left running"), "{refused}");
+    assert!(refused.to_string().contains("container#1 of test/svc/registry is up, and nobody"), "{refused}");
     assert!(client.config(&path).await.unwrap().text.contains("[container#1]"));
+    let words = ["volume#1.name=other", "container#1.volume_mounts=other/registry:/var/lib/registry"];
+    let renamed = api::Patch { set: words.map(Into::into).to_vec(), ..api::Patch::default() };
+    let refused = client.config_patch(&path, &renamed).await.unwrap_err();
+    assert!(refused.to_string().contains("volume#1 of test/svc/registry is up"), "{refused}");
     node.act("test/registry", "freeze").await.unwrap();
     let stop = api::Act {
         selector: "test/registry".into(),
