@@ -12,7 +12,7 @@ use super::{
     document::Document,
     keyword::{self, CLUSTER_GROUPS},
     resolve::{Context, Resolver, Value},
-    schema::{MAX_NODES, section::Section},
+    schema::{MAX_NODES, found_place, section::Section},
 };
 use crate::{
     network::{self, Network, NetworkType},
@@ -67,7 +67,7 @@ pub fn read(document: &Document, node: &NodeName, cluster_id: &str) -> (ClusterC
     };
     let (name, nodes) = {
         let resolver = Resolver::new(document, &bare);
-        let section = Section::new(&resolver, "cluster", "", &place_of(document, "cluster"));
+        let section = Section::new(&resolver, "cluster", "", &found_place(document, "cluster"));
         let read = (read_name(&section), read_nodes(&section, node));
         found.extend(section.into_found());
         read
@@ -75,7 +75,7 @@ pub fn read(document: &Document, node: &NodeName, cluster_id: &str) -> (ClusterC
     let context = Context { cluster: name.clone(), cluster_nodes: nodes.clone(), ..bare };
     let resolver = Resolver::new(document, &context);
     let sections = check_sections(document, &resolver, &mut found);
-    let section = Section::new(&resolver, "cluster", "", &place_of(document, "cluster"));
+    let section = Section::new(&resolver, "cluster", "", &found_place(document, "cluster"));
     let dns = match section.text("dns") {
         None => vec![DNS.into()],
         Some(value) if value.text.trim() == NONE => Vec::new(),
@@ -83,7 +83,7 @@ pub fn read(document: &Document, node: &NodeName, cluster_id: &str) -> (ClusterC
     };
     let upstream = section.text("dns_upstream").map(|value| addresses(&section, "dns_upstream", &value));
     found.extend(section.into_found());
-    let section = Section::new(&resolver, "cni", "", &place_of(document, "cni"));
+    let section = Section::new(&resolver, "cni", "", &found_place(document, "cni"));
     let plugins = section.text("plugins").and_then(|value| section.absolute("plugins", &value));
     found.extend(section.into_found());
     let networks = read_networks(&resolver, &sections, &nodes, &mut found);
@@ -91,11 +91,6 @@ pub fn read(document: &Document, node: &NodeName, cluster_id: &str) -> (ClusterC
     found.sort();
     found.dedup();
     (ClusterConfig { name, nodes, dns, dns_upstream: upstream.unwrap_or_default(), plugins, networks, pools }, found)
-}
-
-fn place_of(document: &Document, section: &str) -> Place {
-    let place = document.sections().into_iter().find(|(name, _)| *name == section).map(|(_, place)| place);
-    place.unwrap_or(Place { line: 1, column: 1 })
 }
 
 /// A section of a network or a pool: its name in the text, the name of what it makes, its type and its place.

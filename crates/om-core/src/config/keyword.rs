@@ -71,6 +71,14 @@ pub struct Keyword {
     pub example: &'static str,
 }
 
+impl Keyword {
+    /// A line that sets it: to its example, or to its default.
+    pub fn line(&self) -> String {
+        let value = if self.example.is_empty() { self.default.unwrap_or_default() } else { self.example };
+        format!("{} = {value}", self.name)
+    }
+}
+
 /// Groups of resources, with their drivers; the first is the default.
 pub const GROUPS: &[(&str, &[&str])] = &[
     ("ip", &["cni"]),

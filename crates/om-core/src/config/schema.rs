@@ -93,7 +93,8 @@ pub fn instance(document: &Document, context: &Context) -> Result<Checked, Vec<D
     Ok(Checked { instance, warnings: found })
 }
 
-fn found_place(document: &Document, section: &str) -> Place {
+/// Where a section begins; the beginning of the text if it has none.
+pub(super) fn found_place(document: &Document, section: &str) -> Place {
     let place = document.sections().into_iter().find(|(name, _)| *name == section).map(|(_, place)| place);
     place.unwrap_or(Place { line: 1, column: 1 })
 }

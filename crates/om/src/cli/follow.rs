@@ -24,14 +24,13 @@ const MANY: usize = 64;
 
 /// Every verb that is only a wish: `start`, `stop`, `provision`, …
 pub async fn act(context: &Context, command: &Command) -> Outcome {
-    let (rids, tags, subsets) = (command.list("rid"), command.list("tags"), command.list("subsets"));
     let act = api::Act {
         selector: context.selector(command)?,
         verb: command.verb.words.into(),
-        local: command.has("local") || ![&rids, &tags, &subsets].iter().all(|words| words.is_empty()),
-        rids,
-        tags,
-        subsets,
+        local: command.has("local"),
+        rids: command.list("rid"),
+        tags: command.list("tags"),
+        subsets: command.list("subsets"),
         to: command.list("to"),
         force: command.has("force"),
         unprovision: command.has("unprovision"),

@@ -53,6 +53,15 @@ pub struct Opt {
     pub about: &'static str,
 }
 
+impl Opt {
+    /// As it is typed: `-s, --service SELECTOR`.
+    pub fn spelling(&self) -> String {
+        let short = self.short.map_or_else(String::new, |letter| format!("-{letter}, "));
+        let value = self.value.map_or_else(String::new, |value| format!(" {value}"));
+        format!("{short}--{}{value}", self.long)
+    }
+}
+
 const fn flag(long: &'static str, about: &'static str) -> Opt {
     Opt { long, short: None, value: None, about }
 }

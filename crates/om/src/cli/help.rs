@@ -112,9 +112,9 @@ impl Page {
 
     fn options(&mut self, options: &[Opt]) {
         let name = |option: &Opt| {
-            let short = option.short.map_or_else(|| "    ".to_owned(), |letter| format!("-{letter}, "));
-            let value = option.value.map_or_else(String::new, |value| format!(" {value}"));
-            format!("{short}--{}{value}", option.long)
+            // Those without a letter stand below the words of those with one.
+            let indent = if option.short.is_none() { "    " } else { "" };
+            format!("{indent}{}", option.spelling())
         };
         let width = options.iter().map(|option| name(option).len()).max().unwrap_or(0);
         for option in options {

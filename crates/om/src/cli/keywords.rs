@@ -104,10 +104,7 @@ fn explained(keyword: &Keyword) -> Vec<Text> {
     };
     fact("type", &keyword.kind.text());
     fact("default", keyword.default.unwrap_or_default());
-    let shown = if keyword.example.is_empty() { keyword.default.unwrap_or_default() } else { keyword.example };
-    if !shown.is_empty() {
-        fact("example", &format!("{} = {shown}", keyword.name));
-    }
+    fact("example", &keyword.line());
     lines.push(Text::default());
     lines
 }

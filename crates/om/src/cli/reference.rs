@@ -48,12 +48,6 @@ fn usage(verb: &Verb) -> String {
     }
 }
 
-fn spelling(option: &Opt) -> String {
-    let short = option.short.map_or_else(String::new, |letter| format!("-{letter}, "));
-    let value = option.value.map_or_else(String::new, |value| format!(" {value}"));
-    format!("{short}--{}{value}", option.long)
-}
-
 /// A cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|")
@@ -62,7 +56,7 @@ fn cell(text: &str) -> String {
 fn options(page: &mut String, options: &[Opt]) {
     *page += "| option | |\n|---|---|\n";
     for option in options {
-        *page += &format!("| `{}` | {} |\n", cell(&spelling(option)), cell(option.about));
+        *page += &format!("| `{}` | {} |\n", cell(&option.spelling()), cell(option.about));
     }
     *page += "\n";
 }
@@ -141,11 +135,6 @@ fn facts(keyword: &Keyword) -> Vec<String> {
     facts
 }
 
-fn example(keyword: &Keyword) -> String {
-    let shown = if keyword.example.is_empty() { keyword.default.unwrap_or_default() } else { keyword.example };
-    format!("{} = {shown}", keyword.name)
-}
-
 /// The keywords, as a document.
 pub fn keywords() -> String {
     let mut page = format!(
@@ -160,7 +149,7 @@ pub fn keywords() -> String {
         }
         page += "| keyword | | value | example |\n|---|---|---|---|\n";
         for keyword in keywords {
-            let (facts, example) = (facts(keyword).join("; "), example(keyword));
+            let (facts, example) = (facts(keyword).join("; "), keyword.line());
             let (name, text) = (keyword.name, cell(keyword.text));
             page += &format!("| `{name}` | {text} | {} | `{}` |\n", cell(&facts), cell(&example));
         }
@@ -186,7 +175,7 @@ pub fn manual() -> String {
         env!("CARGO_PKG_VERSION")
     );
     let option = |page: &mut String, option: &Opt| {
-        *page += &format!(".TP\n.B {}\n{}\n", roff(&spelling(option)), roff(option.about));
+        *page += &format!(".TP\n.B {}\n{}\n", roff(&option.spelling()), roff(option.about));
     };
     COMMON.iter().for_each(|one| option(&mut page, one));
     for (title, verbs) in chapters() {

@@ -214,7 +214,7 @@ impl Answers {
     }
 
     /// What is known of the resources of an object here that are wanted: a fact of each, if it is known.
-    fn facts_of(&self, path: &ObjectPath, wanted: impl Fn(&Rid, &ResourceStatus) -> Option<Option<String>>) -> Facts {
+    fn facts_of<T>(&self, path: &ObjectPath, wanted: impl Fn(&Rid, &ResourceStatus) -> Option<Option<T>>) -> Facts<T> {
         self.0.engine.read(|view| {
             let report = view.objects.get(path).and_then(|object| object.report(&view.me));
             let seen = report.into_iter().flat_map(|report| &report.resources);
@@ -245,23 +245,27 @@ impl Answers {
     /// How to see what a resource prints: its container's output as the engine keeps it, or the file of its process.
     fn output(&self, path: &ObjectPath, rid: &str, follow: bool, backlog: u64) -> Result<api::Enter, Refusal> {
         let writers = self.facts_of(path, |rid, seen| {
-            let fact = |name: &str| seen.info.get(name).map(|value| format!("{name}={value}"));
-            ["container", "app"].contains(&rid.group()).then(|| fact("container_id").or_else(|| fact("output")))
+            let fact = |name: &str| seen.info.get(name).cloned();
+            match rid.group() {
+                "container" => Some(fact("container_id").map(Output::Container)),
+                "app" => Some(fact("output").map(Output::File)),
+                _ => None,
+            }
         });
-        let (rid, fact) = choose(path, Some(rid), &writers, "container or app")?;
+        let (rid, output) = choose(path, Some(rid), &writers, "container or app")?;
         let follow = |word: &str| follow.then(|| word.to_owned());
-        let command = match fact.as_deref().and_then(|fact| fact.split_once('=')) {
-            Some(("container_id", id)) => {
+        let command = match output {
+            Some(Output::Container(id)) => {
                 // The engine counts lines.
                 let lines = (backlog / LINE).max(1).to_string();
                 let words = ["docker", "--host", &self.0.engine_host, "logs", "--tail", &lines];
                 let words = words.iter().map(ToString::to_string).chain(follow("--follow"));
-                words.chain([id.to_owned()]).collect()
+                words.chain([id.clone()]).collect()
             }
-            Some((_, file)) => {
+            Some(Output::File(file)) => {
                 let words =
                     ["tail".to_owned(), format!("--bytes={backlog}")].into_iter().chain(follow("--follow=name"));
-                words.chain([file.to_owned()]).collect()
+                words.chain([file.clone()]).collect()
             }
             None => {
                 let refusal = Refusal::new(code::CONFLICT, format!("{rid} of {path} has printed nothing on this node"));
@@ -318,16 +322,24 @@ impl Answers {
 }
 
 /// Resources, with a fact of each if it is known.
-type Facts = Vec<(String, Option<String>)>;
+type Facts<T> = Vec<(String, Option<T>)>;
+
+/// Where what a resource prints is kept.
+enum Output {
+    /// The engine keeps it for the container with this id.
+    Container(String),
+    /// A file of this node.
+    File(String),
+}
 
 /// The resource that is named, or the only one of which something is known.
-fn choose<'a>(
+fn choose<'a, T>(
     path: &ObjectPath,
     rid: Option<&str>,
-    found: &'a Facts,
+    found: &'a Facts<T>,
     what: &str,
-) -> Result<&'a (String, Option<String>), Refusal> {
-    let known: Vec<&(String, Option<String>)> = found.iter().filter(|(_, fact)| fact.is_some()).collect();
+) -> Result<&'a (String, Option<T>), Refusal> {
+    let known: Vec<&(String, Option<T>)> = found.iter().filter(|(_, fact)| fact.is_some()).collect();
     match (rid, known.as_slice()) {
         (Some(rid), _) => found.iter().find(|(found, _)| found == rid).ok_or_else(|| {
             let names = found.iter().map(|(rid, _)| rid.as_str());

@@ -195,7 +195,7 @@ pub async fn run(
             problem: format!("{error}"),
         })?,
     };
-    let (world, found) = world(name, &store, &places).await?;
+    let (world, found) = world(name, &store, &own).await?;
     for diagnostic in found {
         tracing::warn!("{}", diagnostic.shown("cluster"));
     }
@@ -333,7 +333,7 @@ fn own_config(places: &Places) -> Result<Document, StartError> {
 
 /// The facts of a node and its cluster, with what is wrong with the cluster's configuration. That is made where there is
 /// none.
-async fn world(node: NodeName, store: &Store, places: &Places) -> Result<(World, Vec<Diagnostic>), StartError> {
+async fn world(node: NodeName, store: &Store, own: &Document) -> Result<(World, Vec<Diagnostic>), StartError> {
     let path = ObjectPath::cluster();
     if store.config(&path).await?.is_none() {
         let text = format!("[cluster]\nname = {CLUSTER}\nnodes = {node}\n");
@@ -345,8 +345,7 @@ async fn world(node: NodeName, store: &Store, places: &Places) -> Result<(World,
     let text = store.config(&path).await?.map(|config| config.text).unwrap_or_default();
     let document = parse("the configuration of the cluster", &text)?;
     let (cluster, found) = cluster::read(&document, &node, store.cluster_id());
-    let labels = node::labels(&own_config(places)?);
-    Ok((World { node, cluster_id: store.cluster_id().to_owned(), labels, cluster }, found))
+    Ok((World { node, cluster_id: store.cluster_id().to_owned(), labels: node::labels(own), cluster }, found))
 }
 
 /// Keeps what follows from the state of objects: events, names, and the engine's trust in the cluster's registries.
@@ -391,7 +390,8 @@ impl App {
         // What was read first must not be set last.
         let _one = self.following.lock().await;
         let old = self.current.get();
-        let new = match world(old.node.clone(), &self.store, &self.places).await {
+        let read = async { world(old.node.clone(), &self.store, &own_config(&self.places)?).await };
+        let new = match read.await {
             // What cannot be used as it is was not accepted here: the old one counts on.
             Ok((_, found)) if found.iter().any(|one| one.severity == Severity::Error) => return,
             Ok((new, _)) => new,
@@ -411,7 +411,8 @@ impl App {
         }
         self.refresh.everything();
         if old.cluster.name != new.cluster.name {
-            self.forget_trust(&old.cluster.name).await;
+            // That zone is no more.
+            self.write_trust(old.cluster.name.clone(), BTreeSet::new()).await;
         }
         self.trust().await;
         self.journal.say(Level::Info, None, None, "another configuration of the cluster counts");
@@ -430,15 +431,6 @@ impl App {
         if timeout(ENGINE_LIMIT, follows).await.is_err() {
             let text = format!("the container engine does not find {name}: it may need a restart");
             self.journal.say(Level::Warn, None, None, text);
-        }
-    }
-
-    /// Takes the certificates of a zone that is no more away from the engine.
-    async fn forget_trust(&self, zone: &str) {
-        let (etc, zone, authority) = (self.places.docker_etc.clone(), zone.to_owned(), self.certificates.authority());
-        let forget = move || trust::trust(&etc, &zone, &BTreeSet::new(), &authority);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(forget).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the engine trusts names that are no more");
         }
     }
 
@@ -539,8 +531,12 @@ impl App {
             let host = format!("{}.{}.svc.{}", service.name, service.namespace, world.cluster.name);
             registries.extend(ports.unwrap_or_default().into_iter().map(|port| format!("{host}:{port}")));
         }
-        let (etc, zone) = (self.places.docker_etc.clone(), world.cluster.name.clone());
-        let authority = self.certificates.authority();
+        self.write_trust(world.cluster.name.clone(), registries).await;
+    }
+
+    /// Makes the engine trust the authority for exactly these registries of a zone.
+    async fn write_trust(&self, zone: String, registries: BTreeSet<String>) {
+        let (etc, authority) = (self.places.docker_etc.clone(), self.certificates.authority());
         let done = tokio::task::spawn_blocking(move || trust::trust(&etc, &zone, &registries, &authority)).await;
         if let Ok(Err(error)) = done {
             tracing::warn!(

@@ -52,9 +52,13 @@ fn template(node: &Node) -> String {
     file.display().to_string()
 }
 
-fn images(node: &Node) {
+/// A node with images, the template of a service, and what there is before it.
+fn prepared() -> (Node, String, Left) {
+    let node = Node::start();
     node.image("google/pause", "/bin/busybox sleep 1000000", None);
     node.image("registry", "/bin/busybox httpd -f -p 5000 -h /bin", Some("io.roadstead.tls=true"));
+    let (template, before) = (template(&node), Left::of(&node));
+    (node, template, before)
 }
 
 fn is_up(node: &Node) -> bool {
@@ -67,7 +71,7 @@ fn is_up(node: &Node) -> bool {
 fn purge(node: &Node) {
     node.om_ok(&["test/registry", "purge"]);
     let (_, volumes) = node.om(&["test/vol/*", "ls"]);
-    if !volumes.trim().is_empty() && volumes.contains("vol/") {
+    if volumes.contains("vol/") {
         node.om_ok(&["test/vol/*", "purge"]);
     }
 }
@@ -77,10 +81,7 @@ fn docker_and_a_daemon_that_is_killed_at_any_step() {
     if !is_inside() {
         return;
     }
-    let mut node = Node::start();
-    images(&node);
-    let template = template(&node);
-    let before = Left::of(&node);
+    let (mut node, template, before) = prepared();
     // From before the first step to after the last one.
     for pause in [0, 30, 60, 100, 150, 200, 300, 400, 600, 900] {
         let mut create = node.command("svcmgr");
@@ -122,10 +123,7 @@ fn docker_comes_back_with_all_that_should_run() {
     if !is_inside() {
         return;
     }
-    let mut node = Node::start();
-    images(&node);
-    let template = template(&node);
-    let before = Left::of(&node);
+    let (mut node, template, before) = prepared();
     node.om_ok(&["test/registry", "create", "--config", &template, "--provision"]);
     for ending in ["stopped", "killed"] {
         if ending == "killed" {
@@ -164,10 +162,7 @@ fn docker_with_a_plugin_a_port_or_a_volume_that_fails() {
     if !is_inside() {
         return;
     }
-    let node = Node::start();
-    images(&node);
-    let template = template(&node);
-    let before = Left::of(&node);
+    let (node, template, before) = prepared();
     let create = |more: &str| {
         let file = node.dir.path().join("more");
         fs::write(
@@ -252,10 +247,7 @@ fn docker_runs_what_should_run_after_a_boot() {
     if !is_inside() {
         return;
     }
-    let mut node = Node::start();
-    images(&node);
-    let template = template(&node);
-    let before = Left::of(&node);
+    let (mut node, template, before) = prepared();
     node.om_ok(&["test/registry", "create", "--config", &template, "--provision"]);
     let write = ["exec", "test..registry.container.1", "/bin/busybox", "touch", "/var/lib/registry/kept"];
     node.docker(&write);

@@ -7,7 +7,7 @@ use om_core::{
     path::ObjectPath,
     plan::Seen,
     status::Status,
-    view::{At, Failure, Job, Monitor, Report, View, Work},
+    view::{At, Failure, Job, Monitor, Report, Work},
 };
 use tokio::time::{Instant, timeout};
 
@@ -26,8 +26,7 @@ impl Orchestrator {
                     view.objects.get(&path).is_some_and(|o| o.generation == generation && o.local.job.is_none())
                 });
                 if current {
-                    let interrupted = |view: &View| view.objects.get(&path).is_some_and(|o| o.local.interrupted);
-                    let before = self.with_view(|view, _| interrupted(view));
+                    let before = self.with_view(|view, _| view.objects.get(&path).is_some_and(|o| o.local.interrupted));
                     self.saw(&path, seen);
                     // What was seen may be from before the interruption; the next look is from after it.
                     if again && before {
