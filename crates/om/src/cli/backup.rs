@@ -86,20 +86,28 @@ fn beside(path: &Path, suffix: &str) -> std::path::PathBuf {
     name.into()
 }
 
-/// Keeps the old store beside the new one. Cut anywhere, one of them is in place, or the old one beside it.
+/// Puts the new store in the place of the old one, which stays beside it. Cut anywhere, a whole one is in place.
 fn put_in_place(new: &Path, store: &Path) -> io::Result<bool> {
-    let exists = store.exists();
+    let (exists, old) = (store.exists(), beside(store, ".old"));
+    // Closing it takes its journal into it. One that is damaged keeps what it has.
+    if exists {
+        drop(SqliteKv::open(store));
+    }
     for suffix in ["", "-wal", "-shm"] {
         // As SQLite looks for the journal of the old one.
-        let old = beside(&beside(store, ".old"), suffix);
-        match fs::rename(beside(store, suffix), &old) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let _ = fs::remove_file(old);
-            }
-            renamed => renamed?,
-        }
+        let (from, to) = (beside(store, suffix), beside(&old, suffix));
+        fs::remove_file(&to).or_else(absent)?;
+        fs::hard_link(&from, &to).or_else(absent)?;
+    }
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(beside(store, suffix)).or_else(absent)?;
     }
     fs::rename(new, store)?;
     File::open(store.parent().unwrap_or(Path::new("/")))?.sync_all()?;
     Ok(exists)
+}
+
+/// What is not there is none to keep or to remove.
+fn absent(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
